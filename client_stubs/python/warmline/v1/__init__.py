@@ -1,0 +1,1 @@
+"""Generated from protos/warmline/v1 by `make proto`."""
