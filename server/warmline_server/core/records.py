@@ -1,0 +1,133 @@
+"""What is known of each call, attempt and connect: filled in by the session, read by every observer.
+
+The session is the only writer. An observer that needs a fact later copies it. Times are `_unix_ns` for telemetry and
+`_at_s` (monotonic) for durations; None where the moment has not come. Payloads are bytes as sent or received and leave
+the process only where content capture is switched on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from warmline_server.core.errors import WarmlineError
+from warmline_server.core.events import FullReason, Mismatch, SlotOutcome, Transport, Usage
+
+
+class AttemptKind(Enum):
+    TURN = auto()
+    WARM_UP = auto()
+
+
+class AttemptStatus(Enum):
+    RUNNING = auto()
+    COMPLETED = auto()
+    INCOMPLETE = auto()
+    FAILED = auto()
+    CANCELLED = auto()
+
+
+class CallOutcome(Enum):
+    RUNNING = auto()
+    COMPLETED = auto()
+    INCOMPLETE = auto()
+    FAILED = auto()
+    CANCELLED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class SessionRecord:
+    """Who a call or a connect belongs to."""
+
+    session_id: str
+    conversation_id: str
+    tenant: str
+    upstream: str
+    provider: str
+    server_address: str
+    server_port: int
+
+
+@dataclass(slots=True, eq=False)
+class CallRecord:
+    """One StreamTurn call.
+
+    `trace_carrier` holds the caller's `traceparent` and `tracestate`, empty when it sent none. `error` is why it
+    failed or was cancelled, None otherwise.
+    """
+
+    session: SessionRecord
+    lane: str
+    turn_id: str
+    request_id: str
+    started_unix_ns: int
+    started_at_s: float
+    trace_carrier: Mapping[str, str] = field(default_factory=dict)
+    ended_unix_ns: int | None = None
+    ended_at_s: float | None = None
+    outcome: CallOutcome = CallOutcome.RUNNING
+    error: WarmlineError | None = None
+    attempts: list["AttemptRecord"] = field(default_factory=list)
+    events_sent: int = 0
+    response_id: str = ""
+    upstream_request_id: str | None = None
+    output_delivered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ConnectRecord:
+    """One WebSocket handshake. `call` is None for a warm-up; `status` is the HTTP status, None when none came."""
+
+    connection_id: str
+    session: SessionRecord
+    call: CallRecord | None
+    started_unix_ns: int
+    started_at_s: float
+    ended_unix_ns: int | None = None
+    ended_at_s: float | None = None
+    status: int | None = None
+    upstream_handshake_request_id: str | None = None
+    error: WarmlineError | None = None
+    abandoned: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class AttemptRecord:
+    """One concrete upstream request.
+
+    `call` is None and `number` 0 for a warm-up. `request` is the body or frame as sent; `output_items` the finished
+    items seen, verbatim. `full_reason` is None for an incremental request, and `incremental` tells it from "not sent".
+    `replaces` is the attempt that this one was sent instead of.
+    """
+
+    attempt_id: str
+    session: SessionRecord
+    call: CallRecord | None
+    number: int
+    kind: AttemptKind
+    model: str
+    transport: Transport
+    started_unix_ns: int
+    started_at_s: float
+    slot_outcome: SlotOutcome = SlotOutcome.NONE
+    connection_id: str = ""
+    connect: ConnectRecord | None = None
+    incremental: bool = False
+    full_reason: FullReason | None = None
+    mismatch: Mismatch | None = None
+    previous_response_id: str = ""
+    request: bytes = b""
+    replaces: "AttemptRecord | None" = None
+    first_event_unix_ns: int | None = None
+    first_event_at_s: float | None = None
+    ended_unix_ns: int | None = None
+    ended_at_s: float | None = None
+    status: AttemptStatus = AttemptStatus.RUNNING
+    response_id: str = ""
+    response_model: str = ""
+    upstream_request_id: str | None = None
+    http_status: int | None = None
+    usage: Usage | None = None
+    incomplete_reason: str = ""
+    output_items: list[bytes] = field(default_factory=list)
+    events_received: int = 0
+    error: WarmlineError | None = None
