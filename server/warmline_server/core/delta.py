@@ -1,0 +1,102 @@
+"""What of a request its socket already holds.
+
+A socket's memory is its last request and the output observed on it. A request that repeats it, item by item, and has
+equal settings, is sent as the id of the last response plus the new items. Any doubt means the whole request.
+Items are compared by JSON value, since agents write them anew: by digest of a canonical form, 16 bytes an item.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from warmline_server.core.events import FullReason, Mismatch
+
+DIGEST_BYTES = 16
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def _number(text: str) -> float | int:
+    """1.0 and 1 are one JSON value."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+_decode = msgspec.json.Decoder(float_hook=_number).decode
+
+
+def canonical(value: bytes) -> bytes:
+    """One spelling for all spellings of a JSON value.
+
+    Returns: canonical JSON; the input itself where it holds numbers that no spelling is safe for (beyond 64 bits).
+    Raises: msgspec.DecodeError when it is not JSON.
+    """
+    decoded = _decode(value)
+    try:
+        return _encode(decoded)
+    except (OverflowError, ValueError):
+        return value
+
+
+def digest(item: bytes) -> bytes:
+    """Digest of one JSON value, the same for all its spellings. Raises: msgspec.DecodeError."""
+    return hashlib.blake2b(canonical(item), digest_size=DIGEST_BYTES).digest()
+
+
+def digests(items: Iterable[bytes]) -> bytes:
+    """The digests of items, one after the other."""
+    return b"".join(map(digest, items))
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a socket holds: `settings` by name in canonical JSON, `history` the digests of input and output in order."""
+
+    settings: Mapping[str, bytes]
+    history: bytes
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a request is sent: from input index `start` on, after `previous_response_id` (blank: the whole request).
+
+    `full_reason` is None exactly for an incremental request; `mismatch` says where a comparison first failed.
+    """
+
+    start: int = 0
+    previous_response_id: str = ""
+    full_reason: FullReason | None = None
+    mismatch: Mismatch | None = None
+
+
+def plan(baseline: Baseline | None, settings: Mapping[str, bytes], history: bytes) -> Plan:
+    """Decides whether a request extends what its socket holds.
+
+    Args: `baseline` None when the socket's last response did not complete; `history` the digests of the whole input.
+    Returns: an incremental plan, possibly with nothing new, or a full one with its reason.
+    """
+    if baseline is None or not baseline.response_id:
+        return Plan(full_reason=FullReason.NO_BASELINE)
+    field = _first_difference(baseline.settings, settings)
+    if field is not None:
+        return Plan(full_reason=FullReason.SETTINGS_CHANGED, mismatch=Mismatch(field=field))
+    if not history.startswith(baseline.history):
+        index = _first_index(baseline.history, history)
+        return Plan(full_reason=FullReason.NOT_A_PREFIX, mismatch=Mismatch(input_index=index))
+    return Plan(start=len(baseline.history) // DIGEST_BYTES, previous_response_id=baseline.response_id)
+
+
+def _first_difference(former: Mapping[str, bytes], now: Mapping[str, bytes]) -> str | None:
+    if former == now:
+        return None
+    return next(name for name in (*now, *former) if former.get(name) != now.get(name))
+
+
+def _first_index(former: bytes, now: bytes) -> int:
+    for at in range(0, len(former), DIGEST_BYTES):
+        if former[at : at + DIGEST_BYTES] != now[at : at + DIGEST_BYTES]:
+            return at // DIGEST_BYTES
+    raise AssertionError("equal histories have no first difference")
