@@ -171,7 +171,7 @@ def body(request: ModelRequest, client_metadata: Mapping[str, str]) -> bytes:
 
 
 def frame(request: ModelRequest, plan: delta.Plan, client_metadata: Mapping[str, str], *, stream_field: bool) -> bytes:
-    """The text frame of a WebSocket request. `stream_field`: the dialect wants `stream`, which the public API implies."""
+    """The text frame of a WebSocket request. `stream_field`: send `stream`, which the public API only implies."""
     extra = [b'"type":"response.create"']
     if plan.previous_response_id:
         extra.append(b'"previous_response_id":' + msgspec.json.encode(plan.previous_response_id))

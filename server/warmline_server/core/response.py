@@ -1,0 +1,51 @@
+"""What an attempt has brought so far: the facts that outlive its stream."""
+
+from collections.abc import Sequence
+
+from warmline_server.core.events import (
+    Completed,
+    Created,
+    Emission,
+    Incomplete,
+    ItemAdded,
+    ItemDone,
+    ReasoningDelta,
+    ReasoningSummaryDelta,
+    TextDelta,
+    ToolInputDelta,
+)
+from warmline_server.core.request import is_client_call
+
+# What the caller may have shown or acted on: after one of these a resend is no longer invisible.
+_OUTPUT = (ItemAdded, ItemDone, TextDelta, ReasoningDelta, ReasoningSummaryDelta, ToolInputDelta)
+
+
+class Response:
+    """Collects one attempt's response from its events, in order."""
+
+    def __init__(self) -> None:
+        self.response_id = ""
+        self.items: list[bytes] = []
+        self.has_output = False
+        self.client_call_finished = False
+        self.terminal: Completed | Incomplete | None = None
+
+    def take(self, emissions: Sequence[Emission]) -> int:
+        """Notes what a batch says.
+
+        Returns: how many of the emissions count: what follows the terminal event belongs to no response.
+        """
+        for index, emission in enumerate(emissions):
+            event = emission.event
+            if isinstance(event, _OUTPUT):
+                self.has_output = True
+                if isinstance(event, ItemDone):
+                    self.items.append(event.item)
+                    self.client_call_finished = self.client_call_finished or is_client_call(event.item)
+            elif isinstance(event, Created):
+                self.response_id = event.response_id or self.response_id
+            elif isinstance(event, Completed | Incomplete):
+                self.response_id = event.response_id or self.response_id
+                self.terminal = event
+                return index + 1
+        return len(emissions)

@@ -1,0 +1,353 @@
+"""One WebSocket to an upstream: opening it, one exchange at a time on it, and what happens while it is idle.
+
+Frames are taken from each TCP read all at once and handed on as a batch, so a fast stream costs one wake-up per
+read. Reading pauses when a batch is not fetched: back-pressure reaches the upstream's TCP window.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
+
+from warmline_server.clock import Clock, TimeLimit
+from warmline_server.core import failures
+from warmline_server.core.errors import UpstreamFailure
+from warmline_server.transport.base import Head
+
+# Of an error body, what a diagnosis needs; the library keeps no more than 1 MiB of it anyway.
+MAX_ERROR_BODY_BYTES = 64 * 1024
+# Read-ahead of one exchange: several times a TCP read, far below what would hurt with thousands of sockets.
+READ_AHEAD_BYTES = 256 * 1024
+# How much the kernel may hold of our writes before a send waits.
+WRITE_LIMIT_BYTES = 64 * 1024
+# Smaller windows than the default 32 KiB: requests are sent once, and an idle socket should cost little.
+_DEFLATE = ClientPerMessageDeflateFactory(client_max_window_bits=12, compress_settings={"memLevel": 5})
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOptions:
+    """How sockets of one upstream are opened. `proxy` None: none; True: as the environment says."""
+
+    url: str
+    tls: ssl.SSLContext | None
+    compression: bool
+    max_frame_bytes: int
+    connect_timeout_s: float
+    proxy: str | bool | None
+    user_agent: str | None = None
+
+
+class WebSocket:
+    """An open socket. One owner, which runs one exchange at a time.
+
+    `on_idle_lost` is called once when the socket is lost while no exchange runs; the owner sets it.
+    """
+
+    def __init__(self, line: "_Line", connection_id: str, clock: Clock) -> None:
+        self._line = line
+        self._clock = clock
+        self._exchange: WebSocketExchange | None = None
+        self._drop_cause = ""
+        self.connection_id = connection_id
+        self.opened_at_s = clock.now_s()
+        self.on_idle_lost: Callable[[], None] | None = None
+        self.on_closed: Callable[[str, int | None], None] | None = None
+        line.attach(self)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the handshake's answer, names in lower case; of a repeated one the first."""
+        assert self._line.response is not None, "a socket is made after its handshake"
+        found: dict[str, str] = {}
+        for name, value in self._line.response.headers.raw_items():
+            found.setdefault(name.lower(), value)
+        return found
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket can take a request, as far as is known here."""
+        return self._line.is_open
+
+    @property
+    def heard_at_s(self) -> float:
+        """When the peer last sent anything, a pong included."""
+        return self._line.heard_at_s
+
+    async def send(self, frame: bytes) -> "WebSocketExchange":
+        """Sends one text frame and starts the exchange that it asks for.
+
+        Raises: UpstreamFailure when the socket is gone. Cancel: the frame may be half sent, so drop the socket.
+        """
+        assert self._exchange is None, "one exchange at a time"
+        self._exchange = exchange = WebSocketExchange(self, self._line)
+        await self._line.send_text(frame)
+        return exchange
+
+    def ping(self) -> None:
+        """Sends a ping; `heard_at_s` tells when it was answered."""
+        self._line.send_ping()
+
+    def drop(self, cause: str) -> None:
+        """Cuts the connection at once, without a close handshake. Idempotent."""
+        self._drop_cause = self._drop_cause or cause
+        self._line.abort()
+
+    async def close(self, cause: str, limit_s: float = 1.0) -> None:
+        """Says goodbye (1000) and waits for the end, at most `limit_s`, then cuts. Idempotent. Cancel: cuts."""
+        self._drop_cause = self._drop_cause or cause
+        try:
+            async with TimeLimit(self._clock, self._clock.now_s() + limit_s):
+                await self._line.say_goodbye()
+        except TimeoutError:
+            pass
+        finally:
+            self._line.abort()
+
+    def exchange_ended(self) -> None:
+        """The exchange is over and the socket is free again."""
+        self._exchange = None
+        self._line.discard_frames()
+
+    def line_lost(self) -> None:
+        """The connection is gone (called by the line, once)."""
+        if self.on_closed is not None:
+            self.on_closed(self._drop_cause or "peer", self._line.peer_close_code)
+        if self._exchange is None and not self._drop_cause and self.on_idle_lost is not None:
+            self.on_idle_lost()
+
+    @property
+    def has_exchange(self) -> bool:
+        return self._exchange is not None
+
+
+class WebSocketExchange:
+    """One response being read from a socket."""
+
+    def __init__(self, socket: WebSocket, line: "_Line") -> None:
+        self._socket = socket
+        self._line = line
+        self.head = Head()
+
+    async def receive(self) -> Sequence[bytes]:
+        """As `Exchange.receive`."""
+        return await self._line.take_frames()
+
+    def fail(self, error: Exception) -> None:
+        """As `Exchange.fail`."""
+        self._line.fail(error)
+
+    def finish(self) -> None:
+        """The response is complete; the socket takes another request."""
+        self._socket.exchange_ended()
+
+    def abandon(self) -> None:
+        """The response is not wanted any more: nothing upstream can cancel it, so the socket goes (D-4)."""
+        self._socket.drop("abandoned")
+
+
+async def open_websocket(
+    options: SocketOptions, headers: Sequence[tuple[str, str]], *, connection_id: str, clock: Clock
+) -> WebSocket:
+    """Connects and shakes hands, once.
+
+    Raises: UpstreamFailure for everything that prevents it, with the upstream's status and words where it answered.
+    Cancel: the connection is cut.
+    """
+    try:
+        async with TimeLimit(clock, clock.now_s() + options.connect_timeout_s):
+            line = await _Connect(options, headers, clock)
+    except TimeoutError as error:
+        raise failures.connect_timed_out(options.connect_timeout_s) from error
+    except InvalidStatus as error:
+        answer = error.response
+        found = {name.lower(): value for name, value in reversed(list(answer.headers.raw_items()))}
+        body = bytes(answer.body or b"")[:MAX_ERROR_BODY_BYTES]
+        raise failures.from_status(answer.status_code, found, body, handshake=True) from error
+    except (OSError, EOFError, InvalidHandshake) as error:
+        raise failures.connect_failed(_describe(error)) from error
+    return WebSocket(line, connection_id, clock)
+
+
+def _describe(error: BaseException) -> str:
+    """What went wrong, without the texts of a peer."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS certificate not accepted: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return type(error).__name__
+
+
+class _Connect(connect):
+    """The library's connect with our line, without its own timeout, and never following a redirect."""
+
+    def __init__(self, options: SocketOptions, headers: Sequence[tuple[str, str]], clock: Clock) -> None:
+        def make_line(protocol: ClientProtocol, **kwargs: object) -> _Line:
+            return _Line(protocol, clock)
+
+        super().__init__(
+            options.url,
+            additional_headers=list(headers),
+            user_agent_header=options.user_agent,
+            extensions=[_DEFLATE] if options.compression else None,
+            compression=None,
+            proxy=options.proxy,  # type: ignore[arg-type]
+            open_timeout=None,
+            max_size=options.max_frame_bytes,
+            create_connection=make_line,  # type: ignore[arg-type]
+            **({"ssl": options.tls} if options.tls is not None else {}),
+        )
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class _Line(ClientConnection):
+    """The asyncio protocol: takes frames out of each read, and wakes the one reader."""
+
+    def __init__(self, protocol: ClientProtocol, clock: Clock) -> None:
+        super().__init__(protocol, ping_interval=None, ping_timeout=None, max_queue=None, write_limit=WRITE_LIMIT_BYTES)
+        self._clock = clock
+        self._socket: WebSocket | None = None
+        self._frames: list[bytes] = []
+        self._frames_bytes = 0
+        self._parts: list[bytes] = []
+        self._reading_paused = False
+        self._failure: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._lost = False
+        self.heard_at_s = clock.now_s()
+        self.peer_close_code: int | None = None
+
+    def attach(self, socket: WebSocket) -> None:
+        self._socket = socket
+        if self._lost:
+            self.loop.call_soon(socket.line_lost)
+
+    @property
+    def is_open(self) -> bool:
+        return (
+            not self._lost
+            and self._failure is None
+            and self.protocol.state is State.OPEN
+            and not self.transport.is_closing()
+        )
+
+    async def send_text(self, text: bytes) -> None:
+        if not self.is_open:
+            raise self._why_lost()
+        self.protocol.send_text(text)
+        self.send_data()
+        try:
+            await self.drain()
+        except OSError as error:
+            raise failures.stream_lost("failed to send websocket request") from error
+
+    def send_ping(self) -> None:
+        if self.is_open:
+            self.protocol.send_ping(b"")
+            self.send_data()
+
+    async def say_goodbye(self) -> None:
+        if self.protocol.state is State.OPEN:
+            self.protocol.send_close(1000)
+            self.send_data()
+        await asyncio.shield(self.connection_lost_waiter)
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    async def take_frames(self) -> list[bytes]:
+        while not self._frames:
+            if self._failure is not None:
+                raise self._failure
+            if self._lost:
+                raise self._why_lost()
+            self._waiter = self.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        frames, self._frames, self._frames_bytes = self._frames, [], 0
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        return frames
+
+    def discard_frames(self) -> None:
+        """What came after the terminal event belongs to nobody."""
+        frames, self._frames, self._frames_bytes = self._frames, [], 0
+        for frame in frames:
+            self._idle_frame(frame)
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+
+    def fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._wake()
+
+    # What the library calls.
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at_s = self._clock.now_s()
+        super().data_received(data)
+        if self.protocol.parser_exc is not None and self._failure is None:
+            self._failure = failures.broke_protocol(f"bad websocket frame ({type(self.protocol.parser_exc).__name__})")
+        if self._frames or self._failure is not None:
+            self._wake()
+
+    def process_event(self, event: Event) -> None:
+        if self.response is None or not isinstance(event, Frame):
+            super().process_event(event)
+        elif event.opcode is Opcode.TEXT or event.opcode is Opcode.CONT:
+            self._take_text(event)
+        elif event.opcode is Opcode.BINARY:
+            self.fail(failures.broke_protocol("unexpected binary websocket event"))
+        elif event.opcode is Opcode.CLOSE:
+            self.peer_close_code = self.protocol.close_code
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        if self.protocol.close_rcvd is not None:
+            self.peer_close_code = self.protocol.close_rcvd.code
+        super().connection_lost(exc)
+        self._wake()
+        if self._socket is not None:
+            self._socket.line_lost()
+
+    def _take_text(self, frame: Frame) -> None:
+        data = bytes(frame.data)
+        if not frame.fin or self._parts:
+            self._parts.append(data)
+            if not frame.fin:
+                return
+            data = b"".join(self._parts)
+            self._parts = []
+        if self._socket is not None and not self._socket.has_exchange:
+            self._idle_frame(data)
+            return
+        self._frames.append(data)
+        self._frames_bytes += len(data)
+        if self._frames_bytes > READ_AHEAD_BYTES and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _idle_frame(self, frame: bytes) -> None:
+        """Notices (limits, timing) may trail a response; events of a response mean that the socket is out of step."""
+        if b'"response.' in frame[:256] and b'"response.metadata"' not in frame[:256]:
+            self.abort()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _why_lost(self) -> UpstreamFailure:
+        return failures.stream_lost("websocket closed by server before response.completed")
