@@ -10,6 +10,10 @@ from enum import Enum, StrEnum, auto
 class Reason(StrEnum):
     """Why a call failed: the names of `warmline.v1.ErrorReason` without their prefix (a test keeps them equal)."""
 
+    @staticmethod
+    def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
+        return name
+
     INVALID_REQUEST = auto()
     SESSION_KEY_MISMATCH = auto()
     RESERVED_KEY = auto()
@@ -50,10 +54,6 @@ class Reason(StrEnum):
     UNAUTHENTICATED = auto()
     PERMISSION_DENIED = auto()
     INTERNAL = auto()
-
-    @staticmethod
-    def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:
-        return name
 
 
 class Heal(Enum):
