@@ -1,6 +1,6 @@
 """What is known of each call, attempt and connect: filled in by the session, read by every observer.
 
-The session is the only writer. An observer that needs a fact later copies it. Times are `_unix_ns` for telemetry and
+The session is the only writer, but for `span`, which the tracing observer sets. An observer that needs a fact later copies it. Times are `_unix_ns` for telemetry and
 `_at_s` (monotonic) for durations; None where the moment has not come. Payloads are bytes as sent or received and leave
 the process only where content capture is switched on.
 """
@@ -34,6 +34,15 @@ class CallOutcome(Enum):
     CANCELLED = auto()
 
 
+@dataclass(frozen=True, slots=True)
+class SpanIds:
+    """A span's place: 32 and 16 hex digits. `sampled` False: the span is not kept, and says nothing of its links."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+
 @dataclass(slots=True, eq=False)
 class SessionRecord:
     """Who a call or a connect belongs to."""
@@ -51,8 +60,10 @@ class SessionRecord:
 class CallRecord:
     """One StreamTurn call.
 
-    `trace_carrier` holds the caller's `traceparent` and `tracestate`, empty when it sent none. `error` is why it
-    failed or was cancelled, None otherwise.
+    `trace_carrier` holds the `traceparent` and `tracestate` of the RPC's span, empty when there is none. `error` is why
+    it failed or was cancelled, None otherwise. `queued_bytes`: payload read from upstream and not yet written to the
+    caller, now. `held_s`: the longest that an event waited in this server between its arrival and the start of its
+    write; None before the first. `span` is None while it is not traced.
     """
 
     session: SessionRecord
@@ -71,11 +82,17 @@ class CallRecord:
     response_id: str = ""
     upstream_request_id: str | None = None
     output_delivered: bool = False
+    queued_bytes: int = 0
+    held_s: float | None = None
+    span: SpanIds | None = None
 
 
 @dataclass(slots=True, eq=False)
 class ConnectRecord:
-    """One WebSocket handshake. `call` is None for a warm-up; `status` is the HTTP status, None when none came."""
+    """One WebSocket handshake.
+
+    `call` is None for a warm-up; `status` is the HTTP status, None when none came; `span` None while it is not traced.
+    """
 
     connection_id: str
     session: SessionRecord
@@ -88,6 +105,7 @@ class ConnectRecord:
     upstream_handshake_request_id: str | None = None
     error: WarmlineError | None = None
     abandoned: bool = False
+    span: SpanIds | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +114,8 @@ class AttemptRecord:
 
     `call` is None and `number` 0 for a warm-up. `request` is the body or frame as sent; `output_items` the finished
     items seen, verbatim. `full_reason` is None for an incremental request, and `incremental` tells it from "not sent".
-    `replaces` is the attempt that this one was sent instead of.
+    `replaces` is the attempt that this one was sent instead of. `longest_gap_s` is the longest wait between two events,
+    None before the second. `span` is None while it is not traced.
     """
 
     attempt_id: str
@@ -130,4 +149,6 @@ class AttemptRecord:
     incomplete_reason: str = ""
     output_items: list[bytes] = field(default_factory=list)
     events_received: int = 0
+    longest_gap_s: float | None = None
     error: WarmlineError | None = None
+    span: SpanIds | None = None

@@ -41,7 +41,7 @@ class Observer:
         """A handshake ended: `connect.error` is None when the socket is open."""
 
     def socket_closed(self, connect: ConnectRecord, cause: str, code: int | None) -> None:
-        """A socket is gone: `cause` is ours ("evicted", "abandoned", …) or "peer"; `code` its close code, None without one."""
+        """A socket is gone: `cause` is ours ("evicted", …) or "peer"; `code` its close code, None without one."""
 
     def attempt_started(self, attempt: AttemptRecord) -> None:
         """An attempt's request is about to be sent (over HTTP: before the response's head came)."""
@@ -60,6 +60,12 @@ class Observer:
 
     def fell_back(self, session: SessionRecord, call: CallRecord | None, reason: str, *, latched: bool) -> None:
         """HTTP from here: for one attempt, or for the session (`latched`)."""
+
+    def unlatched(self, session: SessionRecord) -> None:
+        """The session uses the WebSocket again."""
+
+    def circuit_changed(self, upstream: str, state: str) -> None:
+        """The circuit of an upstream went to a state: CLOSED, OPEN or PROBING."""
 
 
 _STEPS = tuple(name for name in vars(Observer) if not name.startswith("_"))
