@@ -31,7 +31,7 @@ class Situation:
 
     `retries` and `max_retries` count on this transport; `request_retries` and `request_max_retries` count resends of a
     POST that had no response yet; `may_fall_back` is True on a WebSocket of a session that is not latched;
-    `client_call_finished`: a tool call that the caller executes is among the delivered items; `forgotten_before`: the
+    `response_started`: the failed attempt had an answer to read; `client_call_finished`: a tool call that the caller executes is among the delivered items; `forgotten_before`: the
     upstream has already forgotten a response once in this call; `remaining_s` is None without a deadline; `jitter` is
     in [-1, 1]; `retry_after_cap_s` bounds the wait that an upstream may ask for (0: its wish is ignored).
     """
@@ -43,6 +43,7 @@ class Situation:
     request_retries: int
     request_max_retries: int
     may_fall_back: bool
+    response_started: bool
     output_delivered: bool
     client_call_finished: bool
     forgotten_before: bool
@@ -91,7 +92,7 @@ def decide(failure: UpstreamFailure, situation: Situation) -> Resend | FallBack 
         return GiveUp(_final(failure, situation))
     if failure.heal is Heal.FULL_REQUEST and not situation.forgotten_before:
         return Resend(0.0, counts="", fresh_socket=True)
-    if failure.handshake and situation.transport is Transport.HTTP:
+    if situation.transport is Transport.HTTP and not situation.response_started:
         return _resend_post(failure, situation)
     return _resend(failure, situation, "stream")
 

@@ -25,6 +25,8 @@ from warmline_server.transport.base import Head
 MAX_ERROR_BODY_BYTES = 64 * 1024
 # Read-ahead of one exchange: several times a TCP read, far below what would hurt with thousands of sockets.
 READ_AHEAD_BYTES = 256 * 1024
+# How long a peer may take to answer our close frame.
+GOODBYE_S = 1.0
 # How much the kernel may hold of our writes before a send waits.
 WRITE_LIMIT_BYTES = 64 * 1024
 # Smaller windows than the default 32 KiB: requests are sent once, and an idle socket should cost little.
@@ -99,16 +101,18 @@ class WebSocket:
         self._drop_cause = self._drop_cause or cause
         self._line.abort()
 
-    async def close(self, cause: str, limit_s: float = 1.0) -> None:
-        """Says goodbye (1000) and waits for the end, at most `limit_s`, then cuts. Idempotent. Cancel: cuts."""
-        self._drop_cause = self._drop_cause or cause
-        try:
-            async with TimeLimit(self._clock, self._clock.now_s() + limit_s):
-                await self._line.say_goodbye()
-        except TimeoutError:
-            pass
-        finally:
+    def close(self, cause: str) -> None:
+        """Says goodbye (1000) and cuts the connection when the peer is gone, or after a second. Idempotent."""
+        if self._line.is_open and not self._drop_cause:
+            self._line.say_goodbye()
+            self._clock.call_at(self._clock.now_s() + GOODBYE_S, self._line.abort)
+        else:
             self._line.abort()
+        self._drop_cause = self._drop_cause or cause
+
+    async def wait_closed(self) -> None:
+        """Waits until the connection is gone. Cancel: safe."""
+        await asyncio.shield(self._line.connection_lost_waiter)
 
     def exchange_ended(self) -> None:
         """The exchange is over and the socket is free again."""
@@ -254,11 +258,9 @@ class _Line(ClientConnection):
             self.protocol.send_ping(b"")
             self.send_data()
 
-    async def say_goodbye(self) -> None:
-        if self.protocol.state is State.OPEN:
-            self.protocol.send_close(1000)
-            self.send_data()
-        await asyncio.shield(self.connection_lost_waiter)
+    def say_goodbye(self) -> None:
+        self.protocol.send_close(1000)
+        self.send_data()
 
     def abort(self) -> None:
         self.transport.abort()

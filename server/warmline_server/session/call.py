@@ -1,0 +1,593 @@
+"""One StreamTurn call: takes its lane, runs attempts until one ends well, and leaves the lane usable.
+
+What follows a failure is decided in `core.retry`; what is sent in `core.delta`. This shell obeys, and makes sure that
+whatever ends a call stops the upstream read, closes the books and drops a socket that is out of step.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Protocol
+
+from warmline_server.clock import Timer, sleep
+from warmline_server.core import delta, outgoing, retry
+from warmline_server.core import request as requests
+from warmline_server.core.errors import (
+    CallerError,
+    Heal,
+    Reason,
+    ServiceError,
+    UpstreamFailure,
+    WarmlineError,
+)
+from warmline_server.core.events import (
+    Admitted,
+    AttemptStarted,
+    Completed,
+    Emission,
+    FellBack,
+    FullReason,
+    ItemDone,
+    RateLimits,
+    Restarted,
+    Retrying,
+    SlotOutcome,
+    Transport,
+)
+from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus, CallOutcome, CallRecord
+from warmline_server.core.request import ModelRequest
+from warmline_server.credentials import Recovery
+from warmline_server.session.attempt import Attempt, IdleWatch
+from warmline_server.session.keeper import Acquisition, HandshakeUnanswered
+from warmline_server.session.lane import Lane
+
+if TYPE_CHECKING:
+    from warmline_server.session.session import Session
+
+
+class OnBusy(Enum):
+    """What a call does when its lane has a running call."""
+
+    REJECT = auto()
+    WAIT = auto()
+    PREEMPT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """What a caller asked for.
+
+    `settings`: body fields as JSON, the session's defaults merged in; `items`: the input, oldest first; `append_at`: the
+    history position of an APPEND call, None for FULL; `deadline_at_s`: monotonic, None without one; `max_duration_s`
+    at most the operator's.
+    """
+
+    lane: str
+    turn_id: str
+    request_id: str
+    settings: Mapping[str, bytes]
+    items: tuple[bytes, ...]
+    append_at: int | None
+    turn_metadata: bytes
+    retry: retry.RetryMode
+    on_busy: OnBusy
+    deadline_at_s: float | None
+    max_duration_s: float
+    with_payload: bool
+    session_created: bool = False
+
+
+class CallerGone(Exception):
+    """The caller no longer reads: its channel or its call is gone."""
+
+
+class Sink(Protocol):
+    """The one writer to a caller's stream. `sequence` is the number of the last event that was written."""
+
+    sequence: int
+
+    async def send(self, emissions: Sequence[Emission]) -> None:
+        """Writes events in one message; returns when the stream takes more.
+
+        Raises: CallerGone. Cancel: the message may be half written; the stream takes only a status then.
+        """
+
+
+class Call:
+    """One call on one lane. Made and run by its session, in the RPC's own task."""
+
+    def __init__(self, session: "Session", lane: Lane, spec: CallSpec, sink: Sink, record: CallRecord) -> None:
+        self.session = session
+        self.lane = lane
+        self.spec = spec
+        self.record = record
+        self.completed = False
+        self._sink = sink
+        self._task: asyncio.Task[object] | None = None
+        self._stopped: WarmlineError | None = None
+        self._timers: list[Timer] = []
+        self._pending: list[Emission] = []
+        self._base: ModelRequest | None = None
+        self._request: ModelRequest | None = None
+        self._metadata = b""
+        self._attempt: Attempt | None = None
+        self._retries = 0
+        self._request_retries = 0
+        self._forgotten = False
+        self._recovery: Recovery | None = None
+        self._client_call_finished = False
+        self._kept: list[tuple[int, bytes]] = []
+        self._announce_restart = False
+
+    # From the outside
+
+    def stop(self, error: WarmlineError) -> None:
+        """Ends the call with `error`, wherever it is; the first reason counts."""
+        if self._stopped is None and self._task is not None:
+            self._stopped = error
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """Runs the call to its end. As `Session.run_call`."""
+        self._task = asyncio.current_task()
+        if self.spec.append_at is None:
+            self._base = requests.build(self.spec.settings, self.spec.items)
+        self._refuse_busy()
+        self.session.observer.call_started(self.record)
+        self._set_timers()
+        error: BaseException | None = None
+        try:
+            await self._run_in_lane()
+        except asyncio.CancelledError as cancelled:
+            error = self._why_cancelled(cancelled)
+        except (WarmlineError, CallerGone) as failure:
+            error = failure
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            self._close_books(error)
+        if error is not None:
+            raise error
+
+    def _why_cancelled(self, cancelled: asyncio.CancelledError) -> BaseException:
+        """Our own stop, made an error; else the caller's, which stays a cancellation."""
+        assert self._task is not None
+        if self._stopped is None:
+            return cancelled
+        self._task.uncancel()
+        return self._stopped
+
+    def _close_books(self, error: BaseException | None) -> None:
+        record, clock = self.record, self.session.clock
+        if error is not None and not self.completed:
+            gone = not isinstance(error, WarmlineError) or self._stopped is error
+            record.outcome = CallOutcome.CANCELLED if gone else CallOutcome.FAILED
+            record.error = error if isinstance(error, WarmlineError) else None
+        record.ended_at_s, record.ended_unix_ns = clock.now_s(), clock.unix_ns()
+        record.events_sent = self._sink.sequence
+        self.session.observer.call_ended(record)
+
+    def _set_timers(self) -> None:
+        clock, spec = self.session.clock, self.spec
+        too_long = ServiceError(
+            Reason.MAX_DURATION_EXCEEDED, f"the call did not end within its max_duration of {spec.max_duration_s:g} s"
+        )
+        self._timers.append(clock.call_at(self.record.started_at_s + spec.max_duration_s, lambda: self.stop(too_long)))
+        if spec.deadline_at_s is not None:
+            late = ServiceError(Reason.DEADLINE_EXCEEDED, "the call did not end within its deadline")
+            self._timers.append(clock.call_at(spec.deadline_at_s, lambda: self.stop(late)))
+
+    # In the lane
+
+    def _refuse_busy(self) -> None:
+        running = self.lane.running
+        if running is not None and self.spec.on_busy is OnBusy.REJECT:
+            raise ServiceError(
+                Reason.LANE_BUSY,
+                f"lane {self.lane.name!r} runs the call {running.spec.request_id!r} of turn {running.spec.turn_id!r}",
+            )
+
+    async def _run_in_lane(self) -> None:
+        running, preempts = self.lane.running, self.spec.on_busy is OnBusy.PREEMPT
+        if running is not None and preempts:
+            running.stop(
+                ServiceError(Reason.TURN_PREEMPTED, f"the call {self.spec.request_id!r} took lane {self.lane.name!r}")
+            )
+        await self.lane.enter(self, first=preempts)
+        try:
+            await self._run_attempts()
+        except BaseException:
+            if not self.completed:
+                # Whatever ended the call, a response may still be on its way: the socket is out of step (D-4).
+                self.lane.drop_socket("abandoned")
+            raise
+        finally:
+            self.lane.leave()
+            self.session.park(self.lane)
+
+    async def _run_attempts(self) -> None:
+        spec, lane = self.spec, self.lane
+        self._request = self._base = self._base or self._appended()
+        lane.turn_state.begin(spec.turn_id)
+        self._metadata = await self.session.around.turn_metadata.get(spec.turn_metadata)
+        self._pending.append(
+            Emission(Admitted(spec.turn_id, spec.request_id, self.session.record.conversation_id, spec.session_created))
+        )
+        while True:
+            try:
+                await self._run_attempt()
+                return
+            except UpstreamFailure as failure:
+                lane.drop_socket("failed")
+                await self._after(failure)
+
+    def _appended(self) -> ModelRequest:
+        """The whole request of an APPEND call: the lane's transcript and the new items."""
+        lane, spec = self.lane, self.spec
+        lane.uses_append = True
+        if lane.transcript is None or (spec.append_at != lane.history_position and lane.history_position == 0):
+            raise ServiceError(
+                Reason.TRANSCRIPT_LOST, f"the server does not hold the conversation of lane {lane.name!r}; send it FULL"
+            )
+        if spec.append_at != lane.history_position:
+            raise CallerError(
+                Reason.HISTORY_CONFLICT,
+                f"expected_history_position is {spec.append_at}, the lane's position is {lane.history_position}",
+                field="expected_history_position",
+            )
+        if not spec.items:
+            raise CallerError(Reason.INVALID_REQUEST, "input is empty; expected at least one item", field="input")
+        return requests.build(spec.settings, (*lane.transcript, *spec.items), first_index=len(lane.transcript))
+
+    # One attempt
+
+    async def _run_attempt(self) -> None:
+        self._attempt = None
+        acquisition = await self._acquire()
+        if acquisition is None:
+            await self._run_over_http()
+        else:
+            await self._run_over_websocket(acquisition)
+
+    async def _acquire(self) -> Acquisition | None:
+        """The socket for the next attempt; None when it goes over HTTP.
+
+        Raises: UpstreamFailure of the handshake.
+        """
+        session, lane = self.session, self.lane
+        if not session.wants_websocket:
+            return None
+        acquired = session.take_parked(lane)
+        if acquired is not None:
+            return replace(acquired, outcome=SlotOutcome.REUSED)
+        if not self._may_wait_for_handshake():
+            return self._pass_over("circuit_open")
+        await self._flush()  # a handshake may take a while: the caller should know that it was admitted
+        try:
+            acquisition = await session.acquire(self)
+        except HandshakeUnanswered:
+            session.upstream.circuit.trip(session.clock.now_s())
+            return self._pass_over("handshake_unanswered")
+        lane.acquired, lane.generation = acquisition, session.window_generation
+        lane.baseline = acquisition.handshake.baseline
+        self.note_turn_state(acquisition.handshake.turn_state)
+        return acquisition
+
+    def _may_wait_for_handshake(self) -> bool:
+        session = self.session
+        if session.upstream.circuit.allows_waiting or session.keeper.ready_connection_id:
+            return True
+        session.probe_circuit()
+        return False
+
+    def _pass_over(self, reason: str) -> None:
+        """This attempt goes over HTTP; the session stays with the WebSocket (D-14)."""
+        self._pending.append(Emission(FellBack(latched=False, reason=reason), self._number))
+        self.session.observer.fell_back(self.session.record, self.record, reason, latched=False)
+
+    async def _run_over_websocket(self, acquisition: Acquisition) -> None:
+        session, lane, request = self.session, self.lane, self._whole_request
+        plan = self._plan(acquisition)
+        lane.baseline = None  # whatever the response becomes, the former one is no longer the last
+        record = self._new_record(Transport.WEBSOCKET, plan, acquisition)
+        facts = session.facts(
+            self._metadata, turn_state=lane.turn_state.token(session.clock.now_s()), request_id=record.attempt_id
+        )
+        facts = replace(facts, traceparent=self.record.trace_carrier.get("traceparent", ""))
+        record.request = requests.frame(
+            request, plan, outgoing.client_metadata(facts), stream_field=session.upstream.profile.sends_stream_field
+        )
+        attempt = self._begin(record)
+        try:
+            exchange = await acquisition.socket.send(record.request)
+            await self._flush()
+            await attempt.read(exchange, self._watch(Transport.WEBSOCKET), self)
+        except BaseException as error:
+            self._end_badly(attempt, error)
+            raise
+
+    async def _run_over_http(self) -> None:
+        session, lane = self.session, self.lane
+        upstream, profile = session.upstream, session.upstream.profile
+        record = self._new_record(Transport.HTTP, delta.Plan(full_reason=FullReason.TRANSPORT), None)
+        facts = session.facts(
+            self._metadata, turn_state=lane.turn_state.token(session.clock.now_s()), request_id=record.attempt_id
+        )
+        record.request = requests.body(self._whole_request, outgoing.body_metadata(facts))
+        attempt = self._begin(record)
+        exchange = None
+        try:
+            await self._flush()
+            headers = outgoing.post_headers(
+                facts, profile.provider_headers, profile.extra_headers, await upstream.credential.headers()
+            )
+            exchange = await upstream.http.open(
+                upstream.http_url,
+                headers,
+                record.request,
+                compress=profile.zstd,
+                connect_timeout_s=profile.connect_timeout_s,
+            )
+            await attempt.read(exchange, self._watch(Transport.HTTP), self)
+        except BaseException as error:
+            if exchange is not None:
+                exchange.abandon()
+            self._end_badly(attempt, error)
+            raise
+
+    def _plan(self, acquisition: Acquisition) -> delta.Plan:
+        if self._forgotten:
+            return delta.Plan(full_reason=FullReason.PREVIOUS_RESPONSE_LOST)
+        if acquisition.outcome is not SlotOutcome.REUSED and self.lane.baseline is None:
+            return delta.Plan(full_reason=FullReason.NEW_SOCKET)
+        request = self._whole_request
+        return delta.plan(self.lane.baseline, request.canonical_settings, request.history)
+
+    def _new_record(self, transport: Transport, plan: delta.Plan, acquisition: Acquisition | None) -> AttemptRecord:
+        session, former = self.session, self.record.attempts
+        record = AttemptRecord(
+            attempt_id=str(uuid.uuid4()),
+            session=session.record,
+            call=self.record,
+            number=len(former) + 1,
+            kind=AttemptKind.TURN,
+            model=self._whole_request.model,
+            transport=transport,
+            started_unix_ns=session.clock.unix_ns(),
+            started_at_s=session.clock.now_s(),
+            incremental=plan.full_reason is None,
+            full_reason=plan.full_reason,
+            mismatch=plan.mismatch,
+            previous_response_id=plan.previous_response_id,
+            replaces=former[-1] if former else None,
+        )
+        if acquisition is not None:
+            record.slot_outcome = acquisition.outcome
+            record.connection_id = acquisition.socket.connection_id
+            record.connect = acquisition.handshake.record
+        former.append(record)
+        return record
+
+    def _begin(self, record: AttemptRecord) -> Attempt:
+        session = self.session
+        attempt = Attempt(record, clock=session.clock, observer=session.observer, with_payload=self.spec.with_payload)
+        self._attempt = attempt
+        self._pending.append(
+            Emission(
+                AttemptStarted(
+                    record.attempt_id,
+                    record.transport,
+                    record.slot_outcome,
+                    record.connection_id,
+                    record.full_reason,
+                    record.mismatch,
+                ),
+                record.number,
+            )
+        )
+        if self._announce_restart:
+            self._announce_restart = False
+            kept = tuple(sequence for sequence, _ in self._kept)
+            self._pending.append(Emission(Restarted(record.number, kept), record.number))
+        attempt.begin()
+        return attempt
+
+    def _watch(self, transport: Transport) -> IdleWatch:
+        profile = self.session.upstream.profile
+        return IdleWatch(
+            self.session.clock,
+            transport,
+            first_s=profile.first_event_timeout_s,
+            between_s=profile.idle_timeout_s,
+        )
+
+    def _end_badly(self, attempt: Attempt, error: BaseException) -> None:
+        """Closes an attempt's record with what ended it. Without effect on one that has ended well."""
+        self._client_call_finished |= attempt.response.client_call_finished
+        self.record.response_id = attempt.record.response_id or self.record.response_id
+        if isinstance(error, UpstreamFailure):
+            attempt.end(AttemptStatus.FAILED, error)
+        elif isinstance(error, asyncio.CancelledError | CallerGone):
+            attempt.end(AttemptStatus.CANCELLED, self._stopped)
+        else:
+            attempt.end(AttemptStatus.FAILED, ServiceError(Reason.INTERNAL, "a fault of this server"))
+        self.record.upstream_request_id = attempt.record.upstream_request_id
+
+    # What an attempt asks (`attempt.Hooks`)
+
+    async def send(self, emissions: Sequence[Emission]) -> None:
+        """Passes events on, with what was pending before them."""
+        if self._pending:
+            emissions, self._pending = [*self._pending, *emissions], []
+        if not emissions:
+            return
+        sequence = self._sink.sequence
+        if self.spec.retry is retry.RetryMode.REFERENCE:
+            for offset, emission in enumerate(emissions, start=1):
+                if isinstance(emission.event, ItemDone) and not requests.is_client_call(emission.event.item):
+                    self._kept.append((sequence + offset, emission.event.item))
+        if self._attempt is not None:
+            self.record.output_delivered |= self._attempt.response.has_output
+        await self._sink.send(emissions)
+
+    def settle(self, terminal: Emission) -> Emission:
+        """The response has ended well: the lane's chain and the books are up to date before the caller hears of it."""
+        attempt, lane, request = self._attempt, self.lane, self._whole_request
+        assert attempt is not None, "a terminal event belongs to an attempt"
+        response, record = attempt.response, attempt.record
+        whole = isinstance(terminal.event, Completed)
+        attempt.end(AttemptStatus.COMPLETED if whole else AttemptStatus.INCOMPLETE)
+        if whole and lane.acquired is not None:
+            history = request.history + delta.digests(response.items)
+            lane.baseline = delta.Baseline(request.canonical_settings, history, response.response_id)
+        lane.history_position = len(request.input) + len(response.items)
+        self._keep_transcript(request.input, response.items)
+        self.completed = True
+        self.record.outcome = CallOutcome.COMPLETED if whole else CallOutcome.INCOMPLETE
+        self.record.response_id = response.response_id
+        self.record.upstream_request_id = record.upstream_request_id
+        return Emission(
+            terminal.event,
+            terminal.attempt,
+            terminal.upstream_type,
+            terminal.payload,
+            record.upstream_request_id,
+            lane.history_position,
+        )
+
+    def _keep_transcript(self, items: tuple[bytes, ...], output: Sequence[bytes]) -> None:
+        """Holds the conversation for APPEND calls, on lanes that make them, within the limit."""
+        lane, session = self.lane, self.session
+        lane.transcript = None
+        if lane.uses_append:
+            limit = session.around.limits.max_transcript_bytes
+            wish = session.config.max_transcript_bytes
+            limit = limit if wish is None else min(limit, wish)
+            whole = (*items, *output)
+            if sum(map(len, whole)) <= limit:
+                lane.transcript = whole
+
+    def note_turn_state(self, token: str | None) -> None:
+        """A routing token was told, or (None) was not."""
+        self.lane.turn_state.offer(token, self.session.clock.now_s())
+
+    def note_rate_limits(self, limits: RateLimits) -> None:
+        """The provider told its limits."""
+        self.session.note_rate_limits(limits)
+
+    # After a failure
+
+    async def _after(self, failure: UpstreamFailure) -> None:
+        """Prepares the next attempt, or raises what ends the call."""
+        if failure.heal is Heal.AUTH and await self._recover_credential(failure):
+            return
+        match retry.decide(failure, self._situation()):
+            case retry.GiveUp(error=error):
+                raise error from failure
+            case retry.FallBack(reason=reason):
+                self._fall_back(failure, reason)
+            case retry.Resend() as resend:
+                await self._prepare_resend(failure, resend)
+        if self.record.output_delivered:
+            self._restart()
+
+    async def _recover_credential(self, failure: UpstreamFailure) -> bool:
+        """Takes the next step of recovery. Returns: whether the attempt may be repeated. Costs no retry (C-066)."""
+        if self._recovery is None:
+            self._recovery = self.session.upstream.credential.start_recovery()
+        return await self._recovery.next_step()
+
+    def _situation(self) -> retry.Situation:
+        session, spec, attempt = self.session, self.spec, self._attempt
+        profile, config, now_s = session.upstream.profile, session.config, session.clock.now_s()
+        on_websocket = session.wants_websocket
+        ends = [self.record.started_at_s + spec.max_duration_s]
+        if spec.deadline_at_s is not None:
+            ends.append(spec.deadline_at_s)
+        return retry.Situation(
+            mode=spec.retry,
+            transport=Transport.WEBSOCKET if on_websocket else Transport.HTTP,
+            retries=self._retries,
+            max_retries=_given(config.stream_max_retries, profile.stream_max_retries),
+            request_retries=self._request_retries,
+            request_max_retries=_given(config.request_max_retries, profile.request_max_retries),
+            may_fall_back=on_websocket,
+            response_started=attempt is not None and attempt.response_started,
+            output_delivered=self.record.output_delivered,
+            client_call_finished=self._client_call_finished,
+            forgotten_before=self._forgotten,
+            remaining_s=min(ends) - now_s,
+            jitter=session.around.jitter(),
+            retry_after_cap_s=profile.retry_after_cap_s,
+        )
+
+    def _fall_back(self, failure: UpstreamFailure, reason: str) -> None:
+        session = self.session
+        if failure.handshake and failure.heal is not Heal.HTTP:
+            session.upstream.circuit.trip(session.clock.now_s())
+        session.fall_back(reason, self.record)
+        self._retries = self._request_retries = 0
+        self._pending.append(Emission(FellBack(latched=True, reason=reason), self._number))
+
+    async def _prepare_resend(self, failure: UpstreamFailure, resend: retry.Resend) -> None:
+        session, profile = self.session, self.session.upstream.profile
+        self._forgotten |= failure.heal is Heal.FULL_REQUEST
+        count, most = self._count(resend.counts, profile.stream_max_retries, profile.request_max_retries)
+        words = failure.words
+        self._pending.append(
+            Emission(
+                Retrying(
+                    reason=failure.reason,
+                    retry=count,
+                    max_retries=most,
+                    delay_s=resend.delay_s,
+                    response_id=self.record.response_id,
+                    upstream_request_id=failure.upstream_request_id,
+                    upstream_status=words.status if words is not None else None,
+                ),
+                self._number,
+            )
+        )
+        if self.record.attempts:
+            session.observer.retry_scheduled(self.record.attempts[-1], resend.delay_s)
+        if resend.delay_s > 0:
+            await self._flush()
+            await sleep(session.clock, resend.delay_s)
+
+    def _count(self, counts: str, stream_max: int, request_max: int) -> tuple[int, int]:
+        """Takes a resend from its budget. Returns: how many that makes, and how many there may be."""
+        config = self.session.config
+        if counts == "request":
+            self._request_retries += 1
+            return self._request_retries, _given(config.request_max_retries, request_max)
+        if counts == "stream":
+            self._retries += 1
+            self._request_retries = 0
+        return self._retries, _given(config.stream_max_retries, stream_max)
+
+    def _restart(self) -> None:
+        """The next attempt follows output: finished items go back to the model, the rest is void (D-12)."""
+        assert self._base is not None, "a request is built before an attempt"
+        self._announce_restart = True
+        self._request = self._base.extended([item for _, item in self._kept])
+
+    # Small things
+
+    async def _flush(self) -> None:
+        await self.send(())
+
+    @property
+    def _number(self) -> int:
+        """The last attempt's number; 0 before the first."""
+        return len(self.record.attempts)
+
+    @property
+    def _whole_request(self) -> ModelRequest:
+        assert self._request is not None, "a request is built before an attempt"
+        return self._request
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value

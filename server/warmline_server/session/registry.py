@@ -1,0 +1,171 @@
+"""All sessions of the server: found by tenant and id, made within limits, closed when nobody uses them."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from warmline_server.clock import Timer
+from warmline_server.core.config import SessionConfig
+from warmline_server.core.errors import CallerError, Reason, ServiceError
+from warmline_server.session.session import Session, Surroundings
+from warmline_server.session.upstream import Upstream
+
+
+class Registry:
+    """The sessions. A tenant sees its own alone; another's is as if it did not exist."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream], default_upstream: str, around: Surroundings) -> None:
+        self.upstreams = upstreams
+        self.default_upstream = default_upstream
+        self.around = around
+        self.draining = False
+        self._sessions: dict[tuple[str, str], Session] = {}
+        self._expiry: dict[Session, Timer] = {}
+        self._calls = 0
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def sessions(self) -> Iterable[Session]:
+        """All sessions, of all tenants."""
+        return self._sessions.values()
+
+    @property
+    def running_calls(self) -> int:
+        """Calls that run or wait."""
+        return self._calls
+
+    def create(self, tenant: str, session_id: str, config: SessionConfig) -> tuple[Session, bool]:
+        """Makes a session, or finds the one that equals it.
+
+        Returns: the session, and whether it is new.
+        Raises: CallerError SESSION_CONFIG_CONFLICT, UNKNOWN_UPSTREAM; ServiceError LIMIT_EXCEEDED, SERVER_DRAINING.
+        """
+        session = self._sessions.get((tenant, session_id))
+        if session is not None:
+            if session.config.given != config.given:
+                raise CallerError(
+                    Reason.SESSION_CONFIG_CONFLICT,
+                    f"session {session_id!r} exists with another config",
+                    field="session_id",
+                )
+            return session, False
+        self.refuse_when_draining()
+        upstream = self.upstream(config.upstream)
+        self._check_room(tenant)
+        session = Session(session_id, tenant, config, upstream, self.around)
+        self._sessions[tenant, session_id] = session
+        self._watch_expiry(session)
+        return session, True
+
+    def find(self, tenant: str, session_id: str) -> Session:
+        """The tenant's session. Raises: CallerError SESSION_NOT_FOUND."""
+        session = self._sessions.get((tenant, session_id))
+        if session is None:
+            raise CallerError(Reason.SESSION_NOT_FOUND, f"no session {session_id!r}", field="session_id")
+        return session
+
+    def of_tenant(self, tenant: str) -> list[Session]:
+        """The tenant's sessions, by id."""
+        return sorted((s for (t, _), s in self._sessions.items() if t == tenant), key=lambda s: s.session_id)
+
+    def upstream(self, name: str) -> Upstream:
+        """The upstream of this name, blank: the default. Raises: CallerError UNKNOWN_UPSTREAM."""
+        upstream = self.upstreams.get(name or self.default_upstream)
+        if upstream is None:
+            known = ", ".join(sorted(self.upstreams))
+            raise CallerError(
+                Reason.UNKNOWN_UPSTREAM, f"no upstream {name!r} is configured; there are: {known}", field="upstream"
+            )
+        return upstream
+
+    def close(self, session: Session, reason: str) -> None:
+        """Closes a session and forgets it."""
+        self._sessions.pop((session.record.tenant, session.session_id), None)
+        timer = self._expiry.pop(session, None)
+        if timer is not None:
+            timer.cancel()
+        session.close(reason)
+
+    def _check_room(self, tenant: str) -> None:
+        limits = self.around.limits
+        own = sum(t == tenant for t, _ in self._sessions) if limits.max_sessions_per_tenant else 0
+        for name, count, limit in (
+            ("max_sessions", len(self._sessions), limits.max_sessions),
+            ("max_sessions_per_tenant", own, limits.max_sessions_per_tenant),
+        ):
+            if limit and count >= limit:
+                raise ServiceError(
+                    Reason.LIMIT_EXCEEDED,
+                    f"there are {count} sessions, the most allowed",
+                    limit=name,
+                    retry_after_s=1.0,
+                )
+
+    # Expiry
+
+    def _watch_expiry(self, session: Session) -> None:
+        """One timer per session, set anew when it fires early."""
+        if session.idle_ttl_s > 0:
+            at_s = session.active_at_s + session.idle_ttl_s
+            self._expiry[session] = self.around.clock.call_at(at_s, lambda: self._expire(session))
+
+    def _expire(self, session: Session) -> None:
+        clock = self.around.clock
+        if session.is_running:
+            at_s = clock.now_s() + session.idle_ttl_s
+        else:
+            at_s = session.active_at_s + session.idle_ttl_s
+        if at_s <= clock.now_s():
+            self.close(session, "idle")
+        else:
+            self._expiry[session] = clock.call_at(at_s, lambda: self._expire(session))
+
+    # Calls and draining
+
+    def refuse_when_draining(self) -> None:
+        """Raises: ServiceError SERVER_DRAINING while the server drains."""
+        if self.draining:
+            raise ServiceError(
+                Reason.SERVER_DRAINING, "the server is draining and takes no new call", retry_after_s=1.0
+            )
+
+    def admit_call(self) -> None:
+        """Counts a call in; pairs with `call_ended`. Raises: ServiceError SERVER_DRAINING, LIMIT_EXCEEDED."""
+        self.refuse_when_draining()
+        limit = self.around.limits.max_concurrent_turns
+        if limit and self._calls >= limit:
+            raise ServiceError(
+                Reason.LIMIT_EXCEEDED,
+                f"{self._calls} calls run, the most allowed",
+                limit="max_concurrent_turns",
+                retry_after_s=1.0,
+            )
+        self._calls += 1
+        self._idle.clear()
+
+    def call_ended(self) -> None:
+        """Counts a call out."""
+        self._calls -= 1
+        if self._calls == 0:
+            self._idle.set()
+
+    def drain(self) -> None:
+        """Takes no new calls from now on."""
+        self.draining = True
+        for session in self._sessions.values():
+            session.changed()
+
+    async def wait_idle(self) -> None:
+        """Waits until no call runs. Cancel: safe."""
+        await self._idle.wait()
+
+    def stop_calls(self) -> None:
+        """Ends the running calls with TURN_DRAINED."""
+        error = ServiceError(Reason.TURN_DRAINED, "the server was drained while the call ran")
+        for session in self._sessions.values():
+            session.stop_calls(error)
+
+    def close_all(self) -> None:
+        """Closes every session."""
+        for session in list(self._sessions.values()):
+            self.close(session, "shutdown")

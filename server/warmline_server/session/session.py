@@ -1,0 +1,411 @@
+"""A session: one conversation's transport state.
+
+Owns the slot's keeper, the lanes with their sockets, the fallback latch and the window. A call (`call.py`) borrows
+from it and gives back.
+"""
+
+import asyncio
+import random
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from warmline_server.clock import Clock, Timer
+from warmline_server.core import outgoing
+from warmline_server.core.config import SessionConfig, WarmUp
+from warmline_server.core.errors import CallerError, Reason, ServiceError, WarmlineError
+from warmline_server.core.events import RateLimits
+from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecord
+from warmline_server.core.slot import SlotState
+from warmline_server.session.call import Call, CallSpec, Sink
+from warmline_server.session.handshake import Handshake
+from warmline_server.session.keeper import Acquisition, SlotKeeper
+from warmline_server.session.lane import Lane
+from warmline_server.session.observer import Observer
+from warmline_server.session.turn_metadata import TurnMetadataSource
+from warmline_server.session.upstream import Upstream
+from warmline_server.session.warm_sockets import Lost, WarmSockets
+from warmline_server.settings import Limits
+from warmline_server.transport.websocket import WebSocket
+
+# Calls whose request id is remembered as completed, so that a repetition is recognised. A bound, not a promise.
+REMEMBERED_REQUESTS = 256
+
+
+@dataclass(slots=True)
+class Latch:
+    """Whether the session uses HTTP from now on, why and since when."""
+
+    active: bool = False
+    reason: str = ""
+    since_unix_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all sessions of a server share."""
+
+    clock: Clock
+    observer: Observer
+    limits: Limits
+    warm_sockets: WarmSockets
+    turn_metadata: TurnMetadataSource
+    default_warm_up: WarmUp
+    jitter: Callable[[], float] = field(default=lambda: random.uniform(-1.0, 1.0))
+
+
+class Session:
+    """One conversation's line to its upstream. Everything here runs on one event loop."""
+
+    def __init__(
+        self, session_id: str, tenant: str, config: SessionConfig, upstream: Upstream, around: Surroundings
+    ) -> None:
+        self.config = config
+        self.upstream = upstream
+        self.around = around
+        self.clock = around.clock
+        self.observer = around.observer
+        self.record = SessionRecord(
+            session_id=session_id,
+            conversation_id=config.conversation_id or str(uuid.uuid4()),
+            tenant=tenant,
+            upstream=upstream.name,
+            provider=upstream.profile.provider,
+            server_address=upstream.profile.address,
+            server_port=upstream.profile.port,
+        )
+        self.latch = Latch()
+        self.window_generation = 0
+        self.lanes: dict[str, Lane] = {}
+        self.rate_limits: dict[str, tuple[RateLimits, int]] = {}
+        self.created_unix_ns = self.active_unix_ns = self.clock.unix_ns()
+        self.active_at_s = self.clock.now_s()
+        self.closed = False
+        self.revision = 1
+        self._changed: asyncio.Future[None] | None = None
+        self._calls: dict[str, Call] = {}
+        self._completed: OrderedDict[str, None] = OrderedDict()
+        self._reprobe: Timer | None = None
+        self._probes: set[Handshake] = set()
+        self.keeper = SlotKeeper(
+            open_warm=lambda: self.open_handshake(None, None),
+            may_warm=self._may_warm,
+            changed=self._slot_changed,
+            warm_sockets=around.warm_sockets,
+            idle_policy=upstream.idle_policy,
+            clock=self.clock,
+            rearm_delay_s=upstream.rearm_delay_s,
+        )
+        self.observer.session_opened(self.record)
+        self._latch_if_http_only()
+        self.keeper.arm()
+
+    @property
+    def session_id(self) -> str:
+        return self.record.session_id
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a call runs or waits."""
+        return bool(self._calls)
+
+    @property
+    def idle_ttl_s(self) -> float:
+        """Seconds without a call after which the session is closed; 0: never."""
+        limit = self.around.limits.session_idle_ttl_s
+        wish = self.config.idle_ttl_s
+        return limit if wish is None else min(wish, limit) if limit else wish
+
+    # Calls
+
+    async def run_call(self, spec: CallSpec, sink: Sink, record: CallRecord) -> None:
+        """Runs one call to its end.
+
+        Raises: WarmlineError; asyncio.CancelledError when the caller went away.
+        Cancel: stops the upstream read at once; the books are closed.
+        """
+        self._check_open()
+        self._claim_request_id(spec.request_id)
+        call = Call(self, self._lane(spec.lane), spec, sink, record)
+        self._calls[spec.request_id] = call
+        self.touch()
+        try:
+            await call.run()
+        finally:
+            del self._calls[spec.request_id]
+            if call.completed:
+                self._remember(spec.request_id)
+            self.touch()
+
+    def cancel_calls(self, request_id: str, turn_id: str) -> list[str]:
+        """Ends the running calls that match; blank matches any. Returns: their request ids."""
+        error = ServiceError(Reason.TURN_CANCELLED, "the turn was cancelled by CancelTurn")
+        found = [
+            call
+            for call in self._calls.values()
+            if request_id in ("", call.spec.request_id) and turn_id in ("", call.spec.turn_id)
+        ]
+        for call in found:
+            call.stop(error)
+        return [call.spec.request_id for call in found]
+
+    def stop_calls(self, error: WarmlineError) -> None:
+        """Ends all running calls with `error`."""
+        for call in list(self._calls.values()):
+            call.stop(error)
+
+    def _claim_request_id(self, request_id: str) -> None:
+        state = "is running" if request_id in self._calls else "has completed" if request_id in self._completed else ""
+        if state:
+            raise CallerError(
+                Reason.REQUEST_ID_REUSED, f"a call of request_id {request_id!r} {state}", field="request_id"
+            )
+
+    def _remember(self, request_id: str) -> None:
+        self._completed[request_id] = None
+        while len(self._completed) > REMEMBERED_REQUESTS:
+            self._completed.popitem(last=False)
+
+    def _lane(self, name: str) -> Lane:
+        lane = self.lanes.get(name)
+        if lane is None:
+            limit = self.around.limits.max_lanes
+            if self.config.max_lanes is not None:
+                limit = min(limit, self.config.max_lanes)
+            if len(self.lanes) >= limit:
+                raise ServiceError(
+                    Reason.LIMIT_EXCEEDED,
+                    f"the session has {len(self.lanes)} lanes, the most allowed; lane {name!r} would be one more",
+                    limit="max_lanes",
+                )
+            lane = self.lanes[name] = Lane(
+                name,
+                turn_state_ttl_s=self.around.limits.max_turn_duration_s,
+                max_waiting=self.around.limits.max_waiting_calls_per_lane,
+            )
+        return lane
+
+    # Sockets
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether calls go over the WebSocket."""
+        return not self.latch.active
+
+    @property
+    def warm_up(self) -> WarmUp:
+        return self.config.warm_up or self.around.default_warm_up
+
+    def _may_warm(self) -> bool:
+        return not self.closed and self.wants_websocket and self.warm_up is not WarmUp.NONE
+
+    def open_handshake(self, call: Call | None, turn_state: str | None) -> Handshake:
+        """Starts a handshake for a call, or (None) for the slot; a warm-up replays no routing token."""
+        record = ConnectRecord(
+            connection_id=str(uuid.uuid4()),
+            session=self.record,
+            call=call.record if call is not None else None,
+            started_unix_ns=self.clock.unix_ns(),
+            started_at_s=self.clock.now_s(),
+        )
+        connecting = self._connect(record, call, turn_state)
+        return Handshake(connecting, record, carries_turn_state=turn_state is not None)
+
+    async def acquire(self, call: Call) -> Acquisition:
+        """A socket for a call's attempt, from the slot or new. As `SlotKeeper.acquire`."""
+        wish = self.config.fallback_after_s
+        patience_s = self.upstream.profile.fallback_after_s if wish is None else wish
+        token = call.lane.turn_state.token(self.clock.now_s())
+        return await self.keeper.acquire(lambda: self.open_handshake(call, token), patience_s=patience_s or None)
+
+    def probe_circuit(self) -> None:
+        """While the circuit is open, one handshake at a time tries the upstream in the background."""
+        if self.upstream.circuit.take_probe(self.clock.now_s()):
+            self._probe(lambda probe: self.keeper.offer(probe))
+
+    def _probe(self, ended: Callable[[Handshake], None]) -> None:
+        """Opens a socket that no call waits for."""
+        probe = self.open_handshake(None, None)
+        self._probes.add(probe)
+
+        def finish(_task: object) -> None:
+            self._probes.discard(probe)
+            ended(probe)
+
+        probe.task.add_done_callback(finish)
+
+    async def _connect(self, record: ConnectRecord, call: Call | None, turn_state: str | None) -> WebSocket:
+        metadata = await self.around.turn_metadata.get(call.spec.turn_metadata if call is not None else b"")
+        facts = self.facts(metadata, turn_state=turn_state, request_id=record.connection_id)
+        profile = self.upstream.profile
+        headers = outgoing.handshake_headers(
+            facts, profile.provider_headers, profile.extra_headers, await self.upstream.credential.headers()
+        )
+        return await self.upstream.connect(record, headers)
+
+    def facts(self, turn_metadata: bytes, *, turn_state: str | None, request_id: str) -> outgoing.Facts:
+        """What headers and client metadata tell the upstream about this session."""
+        config, profile = self.config, self.upstream.profile
+        return outgoing.Facts(
+            dialect=profile.dialect,
+            conversation_id=self.record.conversation_id,
+            window_generation=self.window_generation,
+            installation_id=config.installation_id or profile.installation_id,
+            source=config.source,
+            sub_agent_label=config.sub_agent_label,
+            parent_thread_id=config.parent_thread_id,
+            turn_metadata=turn_metadata,
+            turn_state=turn_state,
+            request_id=request_id,
+        )
+
+    def park(self, lane: Lane) -> None:
+        """A call left its lane's socket usable: it waits there for the next call."""
+        acquired = lane.acquired
+        if acquired is None:
+            return
+        unwanted = "session closed" if self.closed else "fallback" if not self.wants_websocket else ""
+        unwanted = unwanted or ("window" if lane.generation != self.window_generation else "")
+        if unwanted:
+            lane.forget_socket()
+            acquired.socket.close(unwanted)
+            return
+        self.around.warm_sockets.park(acquired.socket, self.upstream.idle_policy, partial(self._lane_lost, lane))
+
+    def take_parked(self, lane: Lane) -> Acquisition | None:
+        """The lane's own socket for the next attempt; None when it has none that is open."""
+        acquired = lane.acquired
+        if acquired is None:
+            return None
+        self.around.warm_sockets.take(acquired.socket)
+        if acquired.socket.is_open:
+            return acquired
+        lane.forget_socket()
+        acquired.socket.drop("stale")
+        return None
+
+    def _lane_lost(self, lane: Lane, lost: Lost) -> None:
+        acquired = lane.forget_socket()
+        assert acquired is not None, "a parked lane has a socket"
+        acquired.socket.close(lost.value)
+        self.changed()
+        if lost.wants_another:
+            self.keeper.rearm_soon()
+
+    # Fallback and window
+
+    def fall_back(self, reason: str, call: CallRecord | None) -> bool:
+        """Latches the session to HTTP and drops its idle sockets. Returns: whether this was the first time (C-034)."""
+        first = not self.latch.active
+        if first:
+            self.latch = Latch(active=True, reason=reason, since_unix_ns=self.clock.unix_ns())
+            self.observer.fell_back(self.record, call, reason, latched=True)
+            self._schedule_reprobe()
+        self._drop_idle_sockets("fallback")
+        self.changed()
+        return first
+
+    def _latch_if_http_only(self) -> None:
+        if self.config.http_only:
+            self.latch = Latch(active=True, reason="http_only", since_unix_ns=self.clock.unix_ns())
+        elif not self.upstream.profile.supports_websockets:
+            self.latch = Latch(active=True, reason="upstream_without_websockets", since_unix_ns=self.clock.unix_ns())
+
+    def _schedule_reprobe(self) -> None:
+        wish = self.config.latch_reprobe_s
+        after_s = self.upstream.profile.latch_reprobe_s if wish is None else wish
+        if after_s > 0:
+            self._reprobe = self.clock.call_at(self.clock.now_s() + after_s, self._start_reprobe)
+
+    def _start_reprobe(self) -> None:
+        """Tries the WebSocket in the background; no call waits for it (D-16)."""
+        self._reprobe = None
+        self._probe(self._reprobe_ended)
+
+    def _reprobe_ended(self, probe: Handshake) -> None:
+        if probe.socket() is not None:
+            self.latch = Latch()
+        elif not self.closed:
+            self._schedule_reprobe()
+        self.keeper.offer(probe)
+        self.changed()
+
+    def advance_window(self, expected: int | None) -> int:
+        """Starts a new window: each lane's next call opens a new socket and sends everything (C-065).
+
+        Raises: CallerError when `expected` is not the present generation.
+        """
+        if expected is not None and expected != self.window_generation:
+            raise CallerError(
+                Reason.HISTORY_CONFLICT,
+                f"expected_generation is {expected}, the session's window_generation is {self.window_generation}",
+                field="expected_generation",
+            )
+        self.window_generation += 1
+        if self.keeper.state is SlotState.IN_FLIGHT:
+            self.keeper.arm(replace=True)  # C-010: its handshake names the old window
+        self._drop_idle_sockets("window", slot_too=self.keeper.state is not SlotState.IN_FLIGHT)
+        self.keeper.arm()
+        self.changed()
+        return self.window_generation
+
+    def _drop_idle_sockets(self, cause: str, *, slot_too: bool = True) -> None:
+        if slot_too:
+            self.keeper.clear(cause)
+        for lane in self.lanes.values():
+            acquired = lane.acquired
+            if lane.running is None and acquired is not None:
+                lane.forget_socket()
+                self.around.warm_sockets.take(acquired.socket)
+                acquired.socket.close(cause)
+
+    # Life
+
+    def touch(self) -> None:
+        """A call started or ended."""
+        self.active_at_s, self.active_unix_ns = self.clock.now_s(), self.clock.unix_ns()
+        self.changed()
+
+    def changed(self) -> None:
+        """The state that watchers see is another one."""
+        self.revision += 1
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+        self._changed = None
+
+    async def wait_change(self, seen_revision: int) -> None:
+        """Waits until the revision is beyond `seen_revision`. Cancel: safe."""
+        while self.revision <= seen_revision:
+            if self._changed is None:
+                self._changed = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._changed)
+
+    def note_rate_limits(self, limits: RateLimits) -> None:
+        """Keeps the newest snapshot of each family."""
+        self.rate_limits[limits.limit_id] = (limits, self.clock.unix_ns())
+        self.changed()
+
+    def close(self, reason: str) -> None:
+        """Ends the session: running calls end with SESSION_CLOSED, its sockets say goodbye. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._reprobe is not None:
+            self._reprobe.cancel()
+        self.stop_calls(ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed ({reason})"))
+        for probe in self._probes:
+            probe.abort()
+        self._drop_idle_sockets("session closed", slot_too=False)
+        self.keeper.close("session closed")
+        self.observer.session_closed(self.record, reason)
+        self.changed()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed")
+
+    def _slot_changed(self, former: SlotState, now: SlotState) -> None:
+        self.observer.slot_changed(self.record, former.name, now.name)
+        self.changed()
