@@ -59,9 +59,9 @@ class OnBusy(Enum):
 class CallSpec:
     """What a caller asked for.
 
-    `settings`: body fields as JSON, the session's defaults merged in; `items`: the input, oldest first; `append_at`: the
-    history position of an APPEND call, None for FULL; `deadline_at_s`: monotonic, None without one; `max_duration_s`
-    at most the operator's.
+    `settings`: body fields as JSON, the session's defaults merged in; `items`: the input, oldest first; `append_at`:
+    the history position of an APPEND call, None for FULL; `deadline_at_s`: monotonic, None without one;
+    `max_duration_s`: at most the operator's.
     """
 
     lane: str
@@ -263,13 +263,15 @@ class Call:
         if acquired is not None:
             return replace(acquired, outcome=SlotOutcome.REUSED)
         if not self._may_wait_for_handshake():
-            return self._pass_over("circuit_open")
+            self._pass_over("circuit_open")
+            return None
         await self._flush()  # a handshake may take a while: the caller should know that it was admitted
         try:
             acquisition = await session.acquire(self)
         except HandshakeUnanswered:
             session.upstream.circuit.trip(session.clock.now_s())
-            return self._pass_over("handshake_unanswered")
+            self._pass_over("handshake_unanswered")
+            return None
         lane.acquired, lane.generation = acquisition, session.window_generation
         lane.baseline = acquisition.handshake.baseline
         self.note_turn_state(acquisition.handshake.turn_state)

@@ -111,10 +111,8 @@ class Registry:
 
     def _expire(self, session: Session) -> None:
         clock = self.around.clock
-        if session.is_running:
-            at_s = clock.now_s() + session.idle_ttl_s
-        else:
-            at_s = session.active_at_s + session.idle_ttl_s
+        since_s = clock.now_s() if session.is_running else session.active_at_s
+        at_s = since_s + session.idle_ttl_s
         if at_s <= clock.now_s():
             self.close(session, "idle")
         else:

@@ -166,7 +166,8 @@ async def open_websocket(
     """
     try:
         async with TimeLimit(clock, clock.now_s() + options.connect_timeout_s):
-            line = await _Connect(options, headers, clock)
+            line = await _Connect(options, headers, clock).connect()
+            assert isinstance(line, _Line), "the connect was given our line"
     except TimeoutError as error:
         raise failures.connect_timed_out(options.connect_timeout_s) from error
     except InvalidStatus as error:
@@ -205,8 +206,9 @@ class _Connect(connect):
             open_timeout=None,
             max_size=options.max_frame_bytes,
             create_connection=make_line,  # type: ignore[arg-type]
-            **({"ssl": options.tls} if options.tls is not None else {}),
         )
+        if options.tls is not None:
+            self.create_connection_kwargs["ssl"] = options.tls
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc

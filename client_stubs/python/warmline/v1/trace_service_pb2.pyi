@@ -317,6 +317,9 @@ class TailInferencesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INFERENCE_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    skipped: _builtins.int
+    """Entries that were dropped before this one because the reader was slow."""
     @_builtins.property
     def inference(self) -> Global___Inference:
         """The attempt."""
@@ -325,10 +328,11 @@ class TailInferencesResponse(_message.Message):
         self,
         *,
         inference: Global___Inference | None = ...,
+        skipped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inference", b"inference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inference", b"inference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inference", b"inference", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
