@@ -90,6 +90,17 @@ class ModelRequest:
         )
 
 
+def base_settings(conversation_id: str, *, store: bool) -> dict[str, bytes]:
+    """Body fields that are sent when nobody says otherwise. Source: wire-behaviour §4.2."""
+    return {
+        "tool_choice": b'"auto"',
+        "parallel_tool_calls": b"false",
+        "reasoning": b"null",
+        "store": b"true" if store else b"false",
+        "prompt_cache_key": msgspec.json.encode(conversation_id),
+    }
+
+
 def build(settings: Settings, items: Sequence[bytes], *, first_index: int = 0) -> ModelRequest:
     """Checks a request's parts and puts them together.
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import grpc
-from warmline.v1 import turn_service_pb2 as pb
 
+from warmline.v1 import turn_service_pb2 as pb
 from warmline_server.clock import Clock, Timer
 from warmline_server.core.errors import Reason, ServiceError, WarmlineError
 from warmline_server.core.events import Emission

@@ -1,14 +1,14 @@
 """Failures as gRPC statuses: the one table, and the one place where a status leaves the server."""
 
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from warmline.v1 import errors_pb2
 
+from warmline.v1 import errors_pb2
 from warmline_server.core.errors import Reason, UpstreamFailure, WarmlineError
 
 DOMAIN = "warmline"
@@ -117,7 +117,7 @@ def details_of(
 
 
 async def abort(
-    context: grpc.aio.ServicerContext[object, object],
+    context: grpc.aio.ServicerContext[Any, Any],
     error: WarmlineError,
     *,
     output_delivered: bool = False,

@@ -4,13 +4,14 @@ import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 from google.protobuf import duration_pb2
+
 from warmline.v1 import session_service_pb2 as sessions
 from warmline.v1 import turn_service_pb2 as turns
 from warmline.v1 import types_pb2 as types
-
 from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig, Source, WarmUp
 from warmline_server.core.errors import CallerError, Reason, ServiceError
@@ -92,7 +93,10 @@ def identifier(value: str, field: str) -> str:
     return value
 
 
-def choice(table: Mapping[int, object], value: int, field: str) -> object:
+T = TypeVar("T")
+
+
+def choice(table: Mapping[int, T], value: int, field: str) -> T:
     """An enum's meaning. Raises: CallerError for a value that this server does not know."""
     if value not in table:
         raise invalid(field, f"{value} is not a value this server knows; known: {sorted(table)}")
@@ -114,15 +118,12 @@ def config(message: types.SessionConfig, field: str) -> SessionConfig:
     _check_labels(message.labels, f"{field}.labels")
     if message.conversation_id:
         _check_uuid(message.conversation_id, f"{field}.conversation_id")
-    warm_up = choice(WARM_UPS, message.warm_up, f"{field}.warm_up")
-    source = choice(SOURCES, lineage.source, f"{field}.lineage.source")
-    assert (warm_up is None or isinstance(warm_up, WarmUp)) and isinstance(source, Source)
     return SessionConfig(
         given=message.SerializeToString(deterministic=True),
         upstream=message.upstream,
-        warm_up=warm_up,
+        warm_up=choice(WARM_UPS, message.warm_up, f"{field}.warm_up"),
         conversation_id=message.conversation_id,
-        source=source,
+        source=choice(SOURCES, lineage.source, f"{field}.lineage.source"),
         sub_agent_label=lineage.sub_agent_label,
         parent_thread_id=lineage.parent_thread_id,
         installation_id=lineage.installation_id,
@@ -181,6 +182,11 @@ def settings(
         reasons = merged.get("reasoning", b"null") != b"null"
         merged["include"] = b'["reasoning.encrypted_content"]' if reasons else b"[]"
     return merged
+
+
+def metadata(value: bytes) -> bytes:
+    """A turn's metadata. Raises: CallerError when it is not a JSON object."""
+    return _json_object(value, "turn_metadata_json") if value else b""
 
 
 def items(messages: Iterable[types.Item], field: str) -> tuple[bytes, ...]:

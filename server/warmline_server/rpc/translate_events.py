@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from google.protobuf import duration_pb2, timestamp_pb2
+
 from warmline.v1 import turn_service_pb2 as pb
 from warmline.v1 import types_pb2 as types
-
 from warmline_server.core import events as ev
 
 TRANSPORTS = {

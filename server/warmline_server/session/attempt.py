@@ -98,6 +98,7 @@ class Attempt:
         self._observer = observer
         self._with_payload = with_payload
         self._reader = FrameReader()
+        self._batch_at_s = 0.0
 
     def begin(self) -> None:
         """The request is about to be sent."""
@@ -121,13 +122,16 @@ class Attempt:
             while self.response.terminal is None:
                 payloads = await exchange.receive()
                 watch.touch()
+                self._note_batch(payloads)
                 out: list[Emission] = []
                 failure = self._decode(payloads, out)
                 out = self._screen(out, hooks)
                 if self.response.terminal is not None:
                     exchange.finish()
                     out[-1] = hooks.settle(out[-1])
+                self._note_held()
                 await hooks.send(out)
+                self._note_sent()
                 if failure is not None and self.response.terminal is None:
                     raise failure
         finally:
@@ -138,13 +142,31 @@ class Attempt:
             emissions = self._screen([Emission(event, self.record.number) for event in events], hooks)
             await hooks.send(emissions)
 
+    def _note_batch(self, payloads: Sequence[bytes]) -> None:
+        record, now_s = self.record, self._clock.now_s()
+        if record.first_event_at_s is None:
+            record.first_event_at_s, record.first_event_unix_ns = now_s, self._clock.unix_ns()
+            self._observer.attempt_first_event(record)
+        else:
+            record.longest_gap_s = max(record.longest_gap_s or 0.0, now_s - self._batch_at_s)
+        self._batch_at_s = now_s
+        record.events_received += len(payloads)
+        if record.call is not None:
+            record.call.queued_bytes = sum(map(len, payloads))
+
+    def _note_held(self) -> None:
+        """How long a batch stayed here before it went to the caller: our own latency."""
+        call = self.record.call
+        if call is not None:
+            call.held_s = max(call.held_s or 0.0, self._clock.now_s() - self._batch_at_s)
+
+    def _note_sent(self) -> None:
+        if self.record.call is not None:
+            self.record.call.queued_bytes = 0
+
     def _decode(self, payloads: Sequence[bytes], out: list[Emission]) -> UpstreamFailure | None:
         """Reads a batch up to its terminal event; what follows that belongs to no response."""
         record, reader = self.record, self._reader
-        if record.first_event_at_s is None:
-            record.first_event_at_s, record.first_event_unix_ns = self._clock.now_s(), self._clock.unix_ns()
-            self._observer.attempt_first_event(record)
-        record.events_received += len(payloads)
         failure = None
         for payload in payloads:
             failure = reader.read(payload, record.number, out, with_payload=self._with_payload)

@@ -269,7 +269,7 @@ class Call:
         try:
             acquisition = await session.acquire(self)
         except HandshakeUnanswered:
-            session.upstream.circuit.trip(session.clock.now_s())
+            session.upstream.trip_circuit()
             self._pass_over("handshake_unanswered")
             return None
         lane.acquired, lane.generation = acquisition, session.window_generation
@@ -528,7 +528,7 @@ class Call:
     def _fall_back(self, failure: UpstreamFailure, reason: str) -> None:
         session = self.session
         if failure.handshake and failure.heal is not Heal.HTTP:
-            session.upstream.circuit.trip(session.clock.now_s())
+            session.upstream.trip_circuit()
         session.fall_back(reason, self.record)
         self._retries = self._request_retries = 0
         self._pending.append(Emission(FellBack(latched=True, reason=reason), self._number))

@@ -120,13 +120,19 @@ class Session:
 
     # Calls
 
+    def max_duration_s(self, wish_s: float | None) -> float:
+        """The longest a call may take: the least of the caller's wish, the session's limit and the operator's."""
+        limits = (self.around.limits.max_turn_duration_s, self.config.max_turn_duration_s, wish_s)
+        return min(limit for limit in limits if limit is not None)
+
     async def run_call(self, spec: CallSpec, sink: Sink, record: CallRecord) -> None:
         """Runs one call to its end.
 
-        Raises: WarmlineError; asyncio.CancelledError when the caller went away.
+        Raises: WarmlineError; asyncio.CancelledError or CallerGone when the caller went away.
         Cancel: stops the upstream read at once; the books are closed.
         """
-        self._check_open()
+        if self.closed:
+            raise ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed")
         self._claim_request_id(spec.request_id)
         call = Call(self, self._lane(spec.lane), spec, sink, record)
         self._calls[spec.request_id] = call
@@ -150,6 +156,12 @@ class Session:
         for call in found:
             call.stop(error)
         return [call.spec.request_id for call in found]
+
+    def stop_call(self, request_id: str, error: WarmlineError) -> None:
+        """Ends one running call with `error`. Harmless when it has ended."""
+        call = self._calls.get(request_id)
+        if call is not None:
+            call.stop(error)
 
     def stop_calls(self, error: WarmlineError) -> None:
         """Ends all running calls with `error`."""
@@ -222,8 +234,8 @@ class Session:
 
     def probe_circuit(self) -> None:
         """While the circuit is open, one handshake at a time tries the upstream in the background."""
-        if self.upstream.circuit.take_probe(self.clock.now_s()):
-            self._probe(lambda probe: self.keeper.offer(probe))
+        if self.upstream.take_probe():
+            self._probe(self.keeper.offer)
 
     def _probe(self, ended: Callable[[Handshake], None]) -> None:
         """Opens a socket that no call waits for."""
@@ -327,6 +339,7 @@ class Session:
     def _reprobe_ended(self, probe: Handshake) -> None:
         if probe.socket() is not None:
             self.latch = Latch()
+            self.observer.unlatched(self.record)
         elif not self.closed:
             self._schedule_reprobe()
         self.keeper.offer(probe)
@@ -401,10 +414,6 @@ class Session:
         self.keeper.close("session closed")
         self.observer.session_closed(self.record, reason)
         self.changed()
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed")
 
     def _slot_changed(self, former: SlotState, now: SlotState) -> None:
         self.observer.slot_changed(self.record, former.name, now.name)

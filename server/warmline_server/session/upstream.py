@@ -41,6 +41,7 @@ class Upstream:
         self.credential = credential
         self.http = http
         self.circuit = Circuit(profile.circuit_open_s)
+        self._circuit_seen = self.circuit.state
         self.http_url = outgoing.http_url(profile.base_url, "responses", profile.query)
         self._clock = clock
         self._observer = observer
@@ -65,6 +66,22 @@ class Upstream:
         """A jittered wait before a lost socket is replaced, so that many lost at once do not return at once."""
         return random.uniform(0.0, self.profile.rearm_jitter_s)
 
+    def trip_circuit(self) -> None:
+        """A handshake was swallowed, or a session's handshakes exhausted its budget (D-13)."""
+        self.circuit.trip(self._clock.now_s())
+        self._note_circuit()
+
+    def take_probe(self) -> bool:
+        """Whether the caller shall try the upstream again, in the background, while the circuit is open."""
+        taken = self.circuit.take_probe(self._clock.now_s())
+        self._note_circuit()
+        return taken
+
+    def _note_circuit(self) -> None:
+        if self._circuit_seen is not self.circuit.state:
+            self._circuit_seen = self.circuit.state
+            self._observer.circuit_changed(self.name, self.circuit.state.name)
+
     async def connect(self, record: ConnectRecord, headers: Sequence[tuple[str, str]]) -> WebSocket:
         """Opens a socket, within the upstream's cap; turns go before warm-ups. The one connect path.
 
@@ -87,6 +104,7 @@ class Upstream:
                 record.ended_at_s, record.ended_unix_ns = self._clock.now_s(), self._clock.unix_ns()
                 self._observer.connect_ended(record)
         self.circuit.reset()
+        self._note_circuit()
         return socket
 
     async def _open(self, record: ConnectRecord, headers: Sequence[tuple[str, str]]) -> WebSocket:

@@ -1,0 +1,208 @@
+"""The composition root: builds everything in order, closes it in reverse, and knows every class.
+
+Used as `async with App(settings) as app:`; `app.drain()` first where running calls shall end well.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.sdk.trace import SpanProcessor
+
+from warmline.v1 import (
+    session_service_pb2,
+    session_service_pb2_grpc,
+    trace_service_pb2,
+    trace_service_pb2_grpc,
+    turn_service_pb2,
+    turn_service_pb2_grpc,
+)
+from warmline_server.clock import Clock, SystemClock
+from warmline_server.core.config import WarmUp
+from warmline_server.credentials import open_credential
+from warmline_server.observe.setup import Telemetry, open_telemetry
+from warmline_server.rpc.session_service import SessionService
+from warmline_server.rpc.trace_service import TraceService
+from warmline_server.rpc.tracing_interceptor import TracingInterceptor
+from warmline_server.rpc.turn_service import TurnService
+from warmline_server.session.registry import Registry
+from warmline_server.session.session import Surroundings
+from warmline_server.session.turn_metadata import TurnMetadataSource
+from warmline_server.session.upstream import Upstream
+from warmline_server.session.warm_sockets import WarmSockets
+from warmline_server.settings import Settings, UpstreamProfile
+from warmline_server.transport.http import HttpTransport
+from warmline_server.transport.tls import tls_context
+
+_log = logging.getLogger(__name__)
+
+READINESS = "readiness"
+LIVENESS = "liveness"
+
+# How long calls that were told to end may take to close their books, and the transport to send the last statuses.
+CUT_S = 2.0
+STOP_S = 0.5
+
+
+class ListenError(Exception):
+    """The server cannot listen where it was told to."""
+
+
+class App:
+    """One server process.
+
+    `address` is where it listens once it is entered (the port of a `:0` is filled in).
+    """
+
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, span_processors: Sequence[SpanProcessor] = ()
+    ) -> None:
+        self.settings = settings
+        self.address = ""
+        self._clock = clock or SystemClock()
+        self._span_processors = span_processors
+        self._stack = AsyncExitStack()
+        self._health = HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self._registry: Registry | None = None
+
+    @property
+    def registry(self) -> Registry:
+        """The sessions. Only while the app is open."""
+        assert self._registry is not None, "the app is not open"
+        return self._registry
+
+    async def __aenter__(self) -> Self:
+        """Builds and listens.
+
+        Raises: ListenError; nothing stays open then.
+        """
+        async with AsyncExitStack() as building:
+            telemetry = open_telemetry(self.settings.telemetry, span_processors=self._span_processors)
+            building.push_async_callback(telemetry.close)
+            self._registry = await self._build_registry(telemetry, building)
+            await self._build_server(telemetry, building)
+            self._stack = building.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def drain(self, grace_s: float, *, hurry: asyncio.Event | None = None) -> None:
+        """Ends the work: unready, no new calls; running calls finish within `grace_s`, the rest ends with TURN_DRAINED.
+
+        `hurry`, when it gets set, ends the wait at once.
+        """
+        registry = self.registry
+        await self._health.enter_graceful_shutdown()
+        registry.drain()
+        _log.info("draining", extra={"running_calls": registry.running_calls, "grace_s": grace_s})
+        if not await _within(grace_s, registry.wait_idle(), hurry):
+            _log.warning("cutting running calls", extra={"running_calls": registry.running_calls})
+            registry.stop_calls()
+            await _within(CUT_S, registry.wait_idle(), None)
+
+    async def wait_for_termination(self) -> None:
+        """Waits until the server was stopped. Cancel: safe."""
+        assert self._server is not None, "the app is not open"
+        await self._server.wait_for_termination()
+
+    async def _build_registry(self, telemetry: Telemetry, stack: AsyncExitStack) -> Registry:
+        settings, clock = self.settings, self._clock
+        upstreams: dict[str, Upstream] = {}
+        around = Surroundings(
+            clock=clock,
+            observer=telemetry.observer,
+            limits=settings.limits,
+            warm_sockets=WarmSockets(clock, settings.limits.max_warm_sockets),
+            turn_metadata=TurnMetadataSource(settings.turn_metadata, clock),
+            default_warm_up=WarmUp[settings.warm_up.upper()],
+        )
+        for name, profile in settings.upstreams.items():
+            upstreams[name] = await self._build_upstream(name, profile, around, stack)
+        registry = Registry(upstreams, settings.default_upstream, around)
+        stack.callback(registry.close_all)
+        return registry
+
+    async def _build_upstream(
+        self, name: str, profile: UpstreamProfile, around: Surroundings, stack: AsyncExitStack
+    ) -> Upstream:
+        tls = tls_context(profile.ca_bundle)
+        http = await stack.enter_async_context(HttpTransport(tls=tls, proxy=profile.proxy or None, clock=self._clock))
+        credential = open_credential(profile.credential, http=http, clock=self._clock)
+        return Upstream(
+            name, profile, credential=credential, http=http, tls=tls, clock=self._clock, observer=around.observer
+        )
+
+    async def _build_server(self, telemetry: Telemetry, stack: AsyncExitStack) -> None:
+        limits = self.settings.limits
+        self._server = server = grpc.aio.server(
+            interceptors=[TracingInterceptor(telemetry.tracer_provider, telemetry.meter_provider)],
+            options=[
+                # The defaults cancel part of a burst of new streams. Measured: 1441 of 4000, grpcio 1.85.1.
+                ("grpc.server.max_pending_requests", 100_000),
+                ("grpc.server.max_pending_requests_hard_limit", 200_000),
+                ("grpc.max_receive_message_length", limits.max_request_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", limits.max_metadata_bytes),
+                # Another server on the same port is a mistake to be told, not to be shared with.
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        self._add_services(server, telemetry)
+        self.address = _listen(server, self.settings.listen)
+        await server.start()
+        for service in ("", READINESS, LIVENESS):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        stack.push_async_callback(server.stop, STOP_S)
+
+    def _add_services(self, server: grpc.aio.Server, telemetry: Telemetry) -> None:
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(self.registry), server)
+        turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnService(self.registry), server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(TraceService(self.registry, telemetry.ring), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self.settings.reflection:
+            served = [
+                module.DESCRIPTOR.services_by_name[name].full_name
+                for module, name in (
+                    (session_service_pb2, "SessionService"),
+                    (turn_service_pb2, "TurnService"),
+                    (trace_service_pb2, "TraceService"),
+                    (health_pb2, "Health"),
+                )
+            ]
+            reflection.enable_server_reflection([*served, reflection.SERVICE_NAME], server)
+
+
+def _listen(server: grpc.aio.Server, address: str) -> str:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ListenError(f"cannot listen on {address}: the address is in use, or not one of this machine") from error
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+async def _within(limit_s: float, wait: "asyncio.Future[None] | object", hurry: asyncio.Event | None) -> bool:
+    """Whether `wait` ended within `limit_s` and before `hurry`."""
+    waiting = asyncio.ensure_future(wait)  # type: ignore[call-overload]
+    hurrying = asyncio.ensure_future(hurry.wait()) if hurry is not None else None
+    tasks = {waiting} if hurrying is None else {waiting, hurrying}
+    try:
+        await asyncio.wait(tasks, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.done()
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,182 @@
+"""TurnService: one coroutine per RPC. Translates, admits, runs the call, and ends the stream with its status."""
+
+import asyncio
+import logging
+from typing import Any
+
+from warmline.v1 import turn_service_pb2 as pb
+from warmline.v1 import turn_service_pb2_grpc as pb_grpc
+from warmline_server.core.errors import WarmlineError
+from warmline_server.core.records import CallRecord
+from warmline_server.core.request import base_settings
+from warmline_server.rpc import status, translate
+from warmline_server.rpc.callers import tenant_of
+from warmline_server.rpc.edge import answered, session_key
+from warmline_server.rpc.sink import GrpcSink
+from warmline_server.rpc.tracing_interceptor import current_rpc_trace_carrier
+from warmline_server.session.call import CallerGone, CallSpec
+from warmline_server.session.registry import Registry
+from warmline_server.session.session import Session
+
+_log = logging.getLogger(__name__)
+
+# The generated servicer's context is of both kinds, sync and aio; ours is aio.
+Context = Any
+
+
+class TurnService(pb_grpc.TurnServiceServicer):
+    """Runs calls."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def StreamTurn(self, request: pb.StreamTurnRequest, context: Context) -> None:  # type: ignore[override]
+        """One call. The status is sent last and once, outside of everything that could catch it."""
+        record: CallRecord | None = None
+        try:
+            session, spec = self._admit(request, context)
+        except WarmlineError as error:
+            self._registry.around.observer.call_refused(error.reason)
+            failure = error
+        except Exception:  # noqa: BLE001 - the edge: nothing of ours may leave as a text
+            _log.exception("a call could not be admitted for a fault of this server")
+            failure = status.internal()
+        else:
+            record = self._record(session, spec)
+            try:
+                await self._run(session, spec, record, request, context)
+                return
+            except WarmlineError as error:
+                failure = error
+            except (asyncio.CancelledError, CallerGone):
+                raise
+            except Exception:  # noqa: BLE001 - as above
+                _log.exception("a call failed for a fault of this server", extra={"request_id": spec.request_id})
+                failure = status.internal()
+        await _abort(context, failure, record)
+
+    async def _run(
+        self,
+        session: Session,
+        spec: CallSpec,
+        record: CallRecord,
+        request: pb.StreamTurnRequest,
+        context: Context,
+    ) -> None:
+        around = self._registry.around
+        sink = GrpcSink(
+            context,
+            request.events,
+            clock=around.clock,
+            slow_reader_s=around.limits.slow_reader_s,
+            stop=lambda error: session.stop_call(spec.request_id, error),
+        )
+        try:
+            await session.run_call(spec, sink, record)
+        finally:
+            sink.close()
+            self._registry.call_ended()
+
+    def _admit(self, request: pb.StreamTurnRequest, context: Context) -> tuple[Session, CallSpec]:
+        """Finds or makes the session and reads the request.
+
+        Raises: WarmlineError for everything that is wrong with it; nothing was sent then, and nothing is counted.
+        """
+        _refuse_later_fields(request)
+        session_key(context, request.session_id)
+        session_id = translate.name(request.session_id, "session_id")
+        translate.choice(dict.fromkeys(pb.EventMode.values()), request.events, "events")
+        tenant, created = tenant_of(context), False
+        if request.HasField("session_config"):
+            config = translate.config(request.session_config, "session_config")
+            session, created = self._registry.create(tenant, session_id, config)
+        else:
+            session = self._registry.find(tenant, session_id)
+        spec = self._spec(request, session, context, created=created)
+        self._registry.admit_call()
+        return session, spec
+
+    def _spec(self, request: pb.StreamTurnRequest, session: Session, context: Context, *, created: bool) -> CallSpec:
+        overrides = translate.options(request.options, "options")
+        base = base_settings(session.record.conversation_id, store=session.upstream.profile.stores_by_default)
+        translate.choice(dict.fromkeys(pb.InputMode.values()), request.input_mode, "input_mode")
+        remaining_s = context.time_remaining()
+        now_s = self._registry.around.clock.now_s()
+        return CallSpec(
+            lane=translate.name(request.lane, "lane", blank_is=""),
+            turn_id=translate.identifier(request.turn_id, "turn_id"),
+            request_id=translate.identifier(request.request_id, "request_id"),
+            settings=translate.settings(request.request_json, session.config.defaults, overrides, base),
+            items=translate.items(request.input, "input"),
+            append_at=_append_at(request),
+            turn_metadata=translate.metadata(request.turn_metadata_json),
+            retry=translate.choice(translate.RETRIES, request.retry, "retry"),
+            on_busy=translate.choice(translate.BUSY, request.on_busy, "on_busy"),
+            deadline_at_s=None if remaining_s is None else now_s + remaining_s,
+            max_duration_s=session.max_duration_s(
+                translate.seconds(request.max_duration, "max_duration", zero_allowed=False)
+                if request.HasField("max_duration")
+                else None
+            ),
+            with_payload=request.events in (pb.EVENT_MODE_RAW, pb.EVENT_MODE_BOTH),
+            session_created=created,
+        )
+
+    def _record(self, session: Session, spec: CallSpec) -> CallRecord:
+        clock = self._registry.around.clock
+        return CallRecord(
+            session=session.record,
+            lane=spec.lane,
+            turn_id=spec.turn_id,
+            request_id=spec.request_id,
+            started_unix_ns=clock.unix_ns(),
+            started_at_s=clock.now_s(),
+            trace_carrier=current_rpc_trace_carrier(),
+        )
+
+    async def CancelTurn(self, request: pb.CancelTurnRequest, context: Context) -> pb.CancelTurnResponse:
+        async def work() -> pb.CancelTurnResponse:
+            session_key(context, request.session_id)
+            session = self._registry.find(tenant_of(context), translate.name(request.session_id, "session_id"))
+            if not request.request_id and not request.turn_id:
+                raise translate.invalid("request_id", "neither request_id nor turn_id is given")
+            return pb.CancelTurnResponse(request_ids=session.cancel_calls(request.request_id, request.turn_id))
+
+        return await answered(context, work)
+
+    async def SteerTurn(self, request: pb.SteerTurnRequest, context: Context) -> pb.SteerTurnResponse:
+        async def work() -> pb.SteerTurnResponse:
+            raise translate.not_implemented("SteerTurn")
+
+        return await answered(context, work)
+
+
+def _append_at(request: pb.StreamTurnRequest) -> int | None:
+    if request.input_mode != pb.INPUT_MODE_APPEND:
+        return None
+    if not request.HasField("expected_history_position"):
+        raise translate.invalid("expected_history_position", "APPEND needs the position that the caller knows")
+    return request.expected_history_position
+
+
+def _refuse_later_fields(request: pb.StreamTurnRequest) -> None:
+    """What the contract carries and this server does not do yet is refused, never ignored."""
+    if request.on_disconnect == pb.DISCONNECT_MODE_DETACH:
+        raise translate.not_implemented("on_disconnect")
+    for field in ("detach_grace", "after_sequence", "fork_from_lane"):
+        if request.HasField(field):
+            raise translate.not_implemented(field)
+
+
+async def _abort(context: Context, failure: WarmlineError, record: CallRecord | None) -> None:
+    ids: dict[str, str] = {}
+    delivered = False
+    if record is not None:
+        delivered = record.output_delivered
+        ids = {
+            "turn_id": record.turn_id,
+            "response_id": record.response_id,
+            "upstream_request_id": record.upstream_request_id or "",
+            "attempts": str(len(record.attempts)),
+        }
+    await status.abort(context, failure, output_delivered=delivered, ids={k: v for k, v in ids.items() if v})
