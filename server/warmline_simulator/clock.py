@@ -12,6 +12,8 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
+from warmline_simulator.watch import Watch
+
 
 class Timer(Protocol):
     """A callback that was asked for and may still be called off."""
@@ -67,6 +69,8 @@ class ManualClock:
         self._now_s = 0.0
         self._order = itertools.count()
         self._timers: list[tuple[float, int, _ManualTimer]] = []
+        self._sleepers = 0
+        self._watch = Watch()
 
     def now_s(self) -> float:
         return self._now_s
@@ -79,10 +83,22 @@ class ManualClock:
     async def sleep(self, delay_s: float) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self.call_later(delay_s, lambda: None if woken.done() else woken.set_result(None))
+        self._sleepers += 1
+        self._watch.notify()
         try:
             await woken
         finally:
+            self._sleepers -= 1
             timer.cancel()
+
+    async def wait_for_sleepers(self, n: int = 1, *, timeout_s: float = 5.0) -> None:
+        """Return once `n` tasks sleep on this clock. Raises WaitTimeoutError after `timeout_s` real seconds."""
+        await self._watch.until(
+            lambda: self._sleepers >= n,
+            timeout_s=timeout_s,
+            wanted=f"{n} sleepers on the clock",
+            seen=lambda: f"{self._sleepers}",
+        )
 
     def advance(self, delay_s: float) -> None:
         """Move the time forward and run, in order, what falls due. `delay_s` >= 0."""

@@ -185,6 +185,18 @@ def check_tool_choice(value: Any, name: str) -> Refusal | None:
     return missing(f"{name}.name") if value["type"] == "function" and not value.get("name") else None
 
 
+def check_chosen_tool(body: Mapping[str, Any]) -> Refusal | None:
+    """A tool choice that names a function or custom tool must name one of the tools."""
+    choice = body.get("tool_choice")
+    if not isinstance(choice, dict) or choice.get("type") not in ("function", "custom"):
+        return None
+    names = [tool.get("name") for tool in body.get("tools") or () if tool["type"] == choice["type"]]
+    if choice.get("name") in names:
+        return None
+    text_ = f"Tool choice '{str(choice.get('name'))[:80]}' not found in 'tools' parameter."
+    return Refusal(400, None, text_, "tool_choice")
+
+
 def check_format(value: Any, name: str) -> Refusal | None:
     """`text.format`: text, json_object, or json_schema with name and schema."""
     if not isinstance(value, dict):

@@ -180,6 +180,7 @@ class Counters:
     """TCP connections, of either transport."""
     handshakes: int = 0
     """Upgrades that arrived."""
+    handshakes_answered: int = 0
     upgrades_accepted: int = 0
     websockets_open: int = 0
     warm_ups: int = 0

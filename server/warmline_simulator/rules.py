@@ -148,6 +148,9 @@ def _check_combinations(body: Body) -> Refusal | None:
             return Refusal(400, "mutually_exclusive_parameters", text, "previous_response_id")
         text = "Conversation not found: this simulator keeps no conversations."
         return Refusal(404, "conversation_not_found", text, "conversation", kind="invalid_request_error")
+    refusal = input_rules.check_chosen_tool(body)
+    if refusal is not None:
+        return refusal
     has_more = any(body.get(name) is not None for name in ("previous_response_id", "prompt"))
     if not body.get("input") and not has_more and body.get("generate") is not False:
         return fields.missing("input")

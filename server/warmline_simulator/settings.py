@@ -28,10 +28,8 @@ class Settings:
     """Refuse whatever no script expects, and fail the run: as `Script(rest="refuse")`."""
     serial: bool = False
     """The older behaviour: no lanes, no steering, one response at a time per socket, the others wait."""
-    websockets: bool = True
-    """False: every upgrade is answered 426."""
     refuse_upgrades: int | None = None
-    """Answer every unscripted upgrade with this status. None: accept."""
+    """Answer every unscripted upgrade with this status; 426 tells clients to use HTTP. None: accept."""
     lifetime_s: float = 3600.0
     """Age at which a socket is ended with `websocket_connection_limit_reached`."""
     compression: bool = True
@@ -77,7 +75,6 @@ class SettingsArguments(TypedDict, total=False):
     words: int
     strict: bool
     serial: bool
-    websockets: bool
     refuse_upgrades: int | None
     lifetime_s: float
     compression: bool

@@ -183,11 +183,7 @@ class Simulator:
 
     async def wait_for_answered_handshakes(self, n: int, *, timeout_s: float = 5.0) -> list[HandshakeRecord]:
         """Return once `n` upgrades were answered with any status. Raises WaitTimeoutError. Cancel: safe."""
-        await self._wait(
-            lambda: sum(record.status is not None for record in self.handshakes) >= n,
-            timeout_s,
-            f"{n} answered handshakes",
-        )
+        await self._wait(lambda: self.counters.handshakes_answered >= n, timeout_s, f"{n} answered handshakes")
         return self.handshakes
 
     async def wait_for_requests(self, n: int, *, timeout_s: float = 5.0) -> list[RequestRecord]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from warmline_simulator.answer import TERMINALS
-from warmline_simulator.ev.errors import http_error
+from warmline_simulator.ev.errors import DEFAULT_CODES, http_error
 from warmline_simulator.http_side import HttpSide
 from warmline_simulator.records import RequestRecord
 from warmline_simulator.refusal import Refusal
@@ -27,7 +27,7 @@ def merged(defaults: Mapping[str, str], chosen: HeaderValues) -> list[tuple[str,
 def body_bytes(body: str | bytes | Mapping[str, object] | None, status: int) -> bytes:
     """A scripted body as bytes; an error object that fits the status when there is none."""
     if body is None:
-        return msgspec.json.encode(http_error(status)) if status >= 400 else b""
+        return msgspec.json.encode(http_error(status, DEFAULT_CODES.get(status))) if status >= 400 else b""
     if isinstance(body, bytes):
         return body
     return body.encode() if isinstance(body, str) else msgspec.json.encode(body)

@@ -57,7 +57,7 @@ async def _answer(
     if scripted is not None and connection.status != 101:
         _refuse(state, side, request, record, connection)
         return
-    refusal = _find_refusal(state, request, is_scripted=scripted is not None)
+    refusal = _find_refusal(state, request, record, is_scripted=scripted is not None)
     if refusal is not None:
         reply = Connection(status=refusal.status, headers=refusal.headers, body=refusal.body())
         _refuse(state, side, request, record, reply)
@@ -65,7 +65,7 @@ async def _answer(
     _switch(state, side, request, record, scripted)
 
 
-def _find_refusal(state: State, request: HttpRequest, *, is_scripted: bool) -> Refusal | None:
+def _find_refusal(state: State, request: HttpRequest, record: HandshakeRecord, *, is_scripted: bool) -> Refusal | None:
     if not request.path.partition("?")[0].endswith("/responses"):
         return Refusal(404, None, f"Unknown request URL: GET {request.path}.")
     refusal = rules.check_authorization(request.headers.get("authorization"), state)
@@ -76,7 +76,7 @@ def _find_refusal(state: State, request: HttpRequest, *, is_scripted: bool) -> R
         status = state.refuse_upgrades
         return Refusal(status, None, f"This upstream refuses WebSocket upgrades with status {status}.")
     if state.stage.refuses:
-        state.unscripted.append(f"upgrade {len(state.handshakes) - 1}: GET {request.path}")
+        state.unscripted.append(f"upgrade {record.index}: GET {request.path}")
         return Refusal(500, "simulator_unscripted", "The script does not expect this upgrade.")
     return None
 
@@ -96,6 +96,7 @@ def _refuse(
 def _note_answered(state: State, record: HandshakeRecord, status: int, headers: list[tuple[str, str]]) -> None:
     record.status, record.response_headers = status, Headers(headers)
     record.answered_at_s = state.clock.now_s()
+    state.counters.handshakes_answered += 1
     state.tell("handshake_answered", record)
 
 
@@ -125,6 +126,7 @@ def _switch(state: State, side: HttpSide, request: HttpRequest, record: Handshak
     _note_answered(state, record, 101, headers)
     side.wire.flush()
     side.wire.reset_after_bytes = connection.reset_after_bytes
+    side.wire.read_bytes_per_s = connection.read_bytes_per_s
     if connection.then:
         side.wire.spawn(_play_unasked(state, websocket, connection))
     if trailing:

@@ -15,6 +15,7 @@ from websockets.server import ServerProtocol
 
 from warmline_simulator import respond, steering
 from warmline_simulator.answer import Answer
+from warmline_simulator.ev.errors import DEFAULT_CODES
 from warmline_simulator.lanes import Lanes
 from warmline_simulator.memory import LaneMemory
 from warmline_simulator.records import HandshakeRecord, Json, RequestRecord
@@ -73,7 +74,7 @@ class WebSocketSide:
         self._is_text = True
         self._is_over = False
         self._answered = 0
-        self._expiry = state.clock.call_later(settings.lifetime_s, self._expire)
+        self._timers = [state.clock.call_later(settings.lifetime_s, self._expire)]
         self.running: list[Job] = []
 
     def feed(self, data: bytes) -> None:
@@ -91,7 +92,8 @@ class WebSocketSide:
 
     def lost(self) -> None:
         self._is_over = True
-        self._expiry.cancel()
+        for timer in self._timers:
+            timer.cancel()
         now_s = self.state.clock.now_s()
         self.record.closed_at_s = now_s
         self.state.counters.websockets_open -= 1
@@ -122,6 +124,8 @@ class WebSocketSide:
             received = self._protocol.close_rcvd
             self.record.close_code = received.code if received is not None else None
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT) or self._is_over:
+            return
+        if self._protocol.state is not OPEN:
             return
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
@@ -308,7 +312,7 @@ class WebSocketSide:
             self.put_frame(frames.Frame(Opcode.CLOSE, payload))
             self._protocol.close_sent = frames.Close(code if code is not None else 1005, reason)
             self._protocol.state = CLOSING
-            self.state.clock.call_later(CLOSE_TIMEOUT_S, self.wire.close)
+            self._timers.append(self.state.clock.call_later(CLOSE_TIMEOUT_S, self.wire.close))
         self.wire.flush()
 
 
@@ -371,7 +375,7 @@ def _error_frame(reply: Reply) -> bytes:
     """A scripted error as a frame: the error object of its body, with status and headers."""
     if isinstance(reply.body, str | bytes):
         return reply.body.encode() if isinstance(reply.body, str) else reply.body
-    refusal = Refusal(reply.status, None, f"Simulated error with status {reply.status}.")
+    refusal = Refusal(reply.status, DEFAULT_CODES.get(reply.status), f"Simulated error with status {reply.status}.")
     frame = refusal.frame(None)
     if reply.body is not None and isinstance(reply.body.get("error"), Mapping):
         frame["error"] = dict(reply.body["error"])

@@ -37,6 +37,7 @@ class Wire(asyncio.Protocol):
         self.is_lost = False
         self.pending_bytes = 0
         self.reset_after_bytes: int | None = None
+        self.read_bytes_per_s: float | None = None
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -60,6 +61,13 @@ class Wire(asyncio.Protocol):
         except Exception as fault:
             self.state.faults.append(fault)
             raise
+        if self.read_bytes_per_s is not None and self._transport is not None:
+            self._transport.pause_reading()
+            self.state.clock.call_later(len(data) / self.read_bytes_per_s, self._resume_reading)
+
+    def _resume_reading(self) -> None:
+        if self._transport is not None and not self.is_lost and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool | None:
         if not self._is_stalled:
@@ -149,16 +157,6 @@ class Wire(asyncio.Protocol):
         """Fall silent for good: nothing is read, answered or sent any more."""
         self.flush()
         self._is_stalled = True
-
-    def pause_reading(self) -> None:
-        """Take no more bytes for now."""
-        if self._transport is not None and not self.is_lost:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take bytes again."""
-        if self._transport is not None and not self.is_lost and not self._transport.is_closing():
-            self._transport.resume_reading()
 
     async def wait_until_lost(self) -> None:
         """Return once the connection is gone. Cancel: safe."""

@@ -6,6 +6,8 @@ import asyncio
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
 from warmline_simulator import (
     Close,
     Connection,
@@ -25,7 +27,6 @@ from warmline_simulator import (
     ev,
     read,
 )
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .wire_client import (
     ask,
@@ -99,7 +100,7 @@ async def test_accept_delay_holds_the_upgrade_and_the_clock_releases_it() -> Non
     script = Script(connections=[Connection(accept_delay_s=10.0, headers={"x-codex-turn-state": "ts-1"})])
     async with Simulator(script, clock=clock) as sim:
         opening = asyncio.create_task(_open_and_read_header(sim))
-        await sim.wait_for_handshakes(1)
+        await clock.wait_for_sleepers(1)
         assert sim.handshakes[0].status is None
         clock.advance(10.0)
         assert await opening == "ts-1"

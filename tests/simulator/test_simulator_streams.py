@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zstandard
+
 from warmline_simulator import ManualClock, Simulator, ev
 
 from .wire_client import ask, calls_of, id_of, open_http, open_ws, receive, send, sse_events, text_of, types

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from warmline_simulator import Simulator
 from websockets.asyncio.client import ClientConnection, connect
+
+from warmline_simulator import Simulator
 
 Json = dict[str, Any]
 TERMINALS = ("response.completed", "response.failed", "response.incomplete", "error")
@@ -33,8 +34,8 @@ async def open_http(sim: Simulator, **options: Any) -> AsyncIterator[httpx.Async
         yield http
 
 
-def create(text: Any = "hello", **fields: Any) -> Json:
-    return {"type": "response.create", "model": "sim-large", "input": text, **fields}
+def create(given: Any = "hello", /, **fields: Any) -> Json:
+    return {"type": "response.create", "model": "sim-large", "input": given, **fields}
 
 
 async def send(ws: ClientConnection, frame: Mapping[str, Any]) -> None:
@@ -54,14 +55,14 @@ async def receive_until_end(ws: ClientConnection) -> list[Json]:
     return events
 
 
-async def ask(ws: ClientConnection, text: Any = "hello", **fields: Any) -> list[Json]:
-    await send(ws, create(text, **fields))
+async def ask(ws: ClientConnection, given: Any = "hello", /, **fields: Any) -> list[Json]:
+    await send(ws, create(given, **fields))
     return await receive_until_end(ws)
 
 
-async def ask_error(ws: ClientConnection, text: Any = "hello", **fields: Any) -> Json:
+async def ask_error(ws: ClientConnection, given: Any = "hello", /, **fields: Any) -> Json:
     """Ask for what must be refused; returns the error frame."""
-    events = await ask(ws, text, **fields)
+    events = await ask(ws, given, **fields)
     assert [event["type"] for event in events] == ["error"]
     return events[0]
 

@@ -9,6 +9,8 @@ from warmline_simulator.ev.response import response_object
 
 Json = dict[str, Any]
 
+DEFAULT_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 500: "server_error", 503: "server_is_overloaded"}
+"""Code of a scripted error that names none."""
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 """Error type by status; see `type_of_status`."""
 
