@@ -1,14 +1,14 @@
 # Targets install what they need themselves, from the lock; `make` lists them.
 PYTHON ?= python3
+UV_VERSION := 0.13.8
 UV := .tools/bin/uv
-RUN := .venv/bin/
+BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lint types proto proto-check
+.PHONY: help install run demo test check format lint types proto proto-check mutations docs
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-UV_VERSION := 0.13.8
 $(UV):
 	@echo "installing uv $(UV_VERSION) into .tools"
 	@$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
@@ -16,6 +16,36 @@ $(UV):
 # One stamp, so that the environment is made anew exactly when the lock changed.
 .venv/.installed: pyproject.toml uv.lock | $(UV)
 	@echo "installing the locked dependencies into .venv"
-	@$(UV) sync --frozen --quiet --all-extras && touch $@
+	@$(UV) sync --frozen --quiet --all-extras --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" && touch $@
 
 install: .venv/.installed ## make .venv from the lock
+
+run: install ## simulator and server, a few turns, then serve until Ctrl-C
+	@$(BIN)/warmline demo --keep-serving
+
+demo: install ## the same turns, then exit
+	@$(BIN)/warmline demo
+
+test: install ## run the tests
+	@$(BIN)/pytest
+
+check: install lint types proto-check ## what CI runs besides the tests
+	@echo "check: all green"
+
+lint: install ## formatting and lint
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+
+types: install ## strict types
+	@$(BIN)/mypy
+
+format: install ## format the code
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --fix --quiet .
+
+proto: install ## generate the stubs from protos/
+	@scripts/generate_python.sh
+
+proto-check: install ## the contract: lint, and nothing broken against the frozen image
+	@$(BIN)/buf lint protos && $(BIN)/buf format --diff --exit-code protos && $(BIN)/buf breaking protos --against protos/warmline.v1.binpb
+
+mutations: install ## break the code in named ways and see the tests fail
+	@$(BIN)/python scripts/mutate.py

@@ -137,10 +137,17 @@ class App:
         self, name: str, profile: UpstreamProfile, around: Surroundings, stack: AsyncExitStack
     ) -> Upstream:
         tls = tls_context(profile.ca_bundle)
-        http = await stack.enter_async_context(HttpTransport(tls=tls, proxy=profile.proxy or None, clock=self._clock))
+        http = HttpTransport(self._clock, tls=tls, proxy=profile.proxy or True)
+        stack.push_async_callback(http.close)
         credential = open_credential(profile.credential, http=http, clock=self._clock)
         return Upstream(
-            name, profile, credential=credential, http=http, tls=tls, clock=self._clock, observer=around.observer
+            name,
+            profile,
+            credential=credential,
+            http=http,
+            tls=tls,
+            clock=self._clock,
+            observer=around.observer,
         )
 
     async def _build_server(self, telemetry: Telemetry, stack: AsyncExitStack) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
-from warmline_server.clock import Timer, sleep
-from warmline_server.core import delta, outgoing, retry
+from warmline_server.clock import TimeLimit, Timer, sleep
+from warmline_server.core import delta, failures, outgoing, retry
 from warmline_server.core import request as requests
 from warmline_server.core.errors import (
     CallerError,
@@ -42,6 +42,7 @@ from warmline_server.credentials import Recovery
 from warmline_server.session.attempt import Attempt, IdleWatch
 from warmline_server.session.keeper import Acquisition, HandshakeUnanswered
 from warmline_server.session.lane import Lane
+from warmline_server.transport.http_exchange import HttpExchange
 
 if TYPE_CHECKING:
     from warmline_server.session.session import Session
@@ -325,19 +326,29 @@ class Call:
             headers = outgoing.post_headers(
                 facts, profile.provider_headers, profile.extra_headers, await upstream.credential.headers()
             )
-            exchange = await upstream.http.open(
-                upstream.http_url,
-                headers,
-                record.request,
-                compress=profile.zstd,
-                connect_timeout_s=profile.connect_timeout_s,
-            )
+            exchange = await self._post(headers, record.request)
             await attempt.read(exchange, self._watch(Transport.HTTP), self)
         except BaseException as error:
             if exchange is not None:
                 exchange.abandon()
             self._end_badly(attempt, error)
             raise
+
+    async def _post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpExchange:
+        """Sends a POST; its answer's head counts as the first event for the idle limit."""
+        session, profile = self.session, self.session.upstream.profile
+        limit_s = profile.first_event_timeout_s or profile.idle_timeout_s
+        try:
+            async with TimeLimit(session.clock, session.clock.now_s() + limit_s if limit_s > 0 else None):
+                return await session.upstream.http.open(
+                    session.upstream.http_url,
+                    headers,
+                    body,
+                    compress=profile.zstd,
+                    connect_timeout_s=profile.connect_timeout_s,
+                )
+        except TimeoutError as error:
+            raise failures.idle(Transport.HTTP, limit_s, first=True) from error
 
     def _plan(self, acquisition: Acquisition) -> delta.Plan:
         if self._forgotten:

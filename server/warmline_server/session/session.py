@@ -73,8 +73,8 @@ class Session:
             tenant=tenant,
             upstream=upstream.name,
             provider=upstream.profile.provider,
-            server_address=upstream.profile.address,
-            server_port=upstream.profile.port,
+            server_address=upstream.address,
+            server_port=upstream.port,
         )
         self.latch = Latch()
         self.window_generation = 0

@@ -17,8 +17,9 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
 from warmline_server.clock import Clock, TimeLimit
-from warmline_server.core import failures
+from warmline_server.core import failures, received_headers
 from warmline_server.core.errors import UpstreamFailure
+from warmline_server.core.events import Transport
 from warmline_server.transport.base import Head
 
 # Of an error body, what a diagnosis needs; the library keeps no more than 1 MiB of it anyway.
@@ -49,7 +50,8 @@ class SocketOptions:
 class WebSocket:
     """An open socket. One owner, which runs one exchange at a time.
 
-    `on_idle_lost` is called once when the socket is lost while no exchange runs; the owner sets it.
+    `headers`: the handshake's answer. `on_idle_lost` is called once when the socket is lost while no exchange
+    runs; the owner sets it.
     """
 
     def __init__(self, line: "_Line", connection_id: str, clock: Clock) -> None:
@@ -61,16 +63,11 @@ class WebSocket:
         self.opened_at_s = clock.now_s()
         self.on_idle_lost: Callable[[], None] | None = None
         self.on_closed: Callable[[str, int | None], None] | None = None
+        assert line.response is not None, "a socket is made after its handshake"
+        self.headers = received_headers.fold(line.response.headers.raw_items())
+        # What the handshake told holds for every request on the socket, but for ids, which it has none of (C-098).
+        self._head = Head(events=received_headers.head_events(self.headers, Transport.WEBSOCKET))
         line.attach(self)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of the handshake's answer, names in lower case; of a repeated one the first."""
-        assert self._line.response is not None, "a socket is made after its handshake"
-        found: dict[str, str] = {}
-        for name, value in self._line.response.headers.raw_items():
-            found.setdefault(name.lower(), value)
-        return found
 
     @property
     def is_open(self) -> bool:
@@ -88,7 +85,7 @@ class WebSocket:
         Raises: UpstreamFailure when the socket is gone. Cancel: the frame may be half sent, so drop the socket.
         """
         assert self._exchange is None, "one exchange at a time"
-        self._exchange = exchange = WebSocketExchange(self, self._line)
+        self._exchange = exchange = WebSocketExchange(self, self._line, self._head)
         await self._line.send_text(frame)
         return exchange
 
@@ -134,10 +131,10 @@ class WebSocket:
 class WebSocketExchange:
     """One response being read from a socket."""
 
-    def __init__(self, socket: WebSocket, line: "_Line") -> None:
+    def __init__(self, socket: WebSocket, line: "_Line", head: Head) -> None:
         self._socket = socket
         self._line = line
-        self.head = Head()
+        self.head = head
 
     async def receive(self) -> Sequence[bytes]:
         """As `Exchange.receive`."""
@@ -172,9 +169,11 @@ async def open_websocket(
         raise failures.connect_timed_out(options.connect_timeout_s) from error
     except InvalidStatus as error:
         answer = error.response
-        found = {name.lower(): value for name, value in reversed(list(answer.headers.raw_items()))}
+        headers_told = received_headers.fold(answer.headers.raw_items())
         body = bytes(answer.body or b"")[:MAX_ERROR_BODY_BYTES]
-        raise failures.from_status(answer.status_code, found, body, handshake=True) from error
+        raise failures.from_status(
+            answer.status_code, headers_told, body, handshake=True, now_unix_s=clock.unix_ns() / 1e9
+        ) from error
     except (OSError, EOFError, InvalidHandshake) as error:
         raise failures.connect_failed(_describe(error)) from error
     return WebSocket(line, connection_id, clock)
