@@ -146,15 +146,23 @@ class Answer:
         self.state.counters.events_sent += 1
         if record.answered_at_s is None:
             record.answered_at_s = self.state.clock.now_s()
-        if self.state.settings.keep_frames:
-            record.frames.append(payload)
+        self.keep_frame(payload)
 
     def _substitute(self, payload: bytes) -> bytes:
-        response_id = self.response_id.encode()
-        payload = payload.replace(b"{{response_id}}", response_id)
-        payload = payload.replace(b"{{key}}", response_id.removeprefix(b"resp_"))
         model = self.record.body.get("model")
-        return payload.replace(b"{{model}}", (model if isinstance(model, str) else "sim-large").encode())
+        values = {
+            b"{{response_id}}": self.response_id,
+            b"{{key}}": self.response_id.removeprefix("resp_"),
+            b"{{model}}": model if isinstance(model, str) else "sim-large",
+        }
+        for placeholder, value in values.items():
+            payload = payload.replace(placeholder, _encode(value)[1:-1])
+        return payload
+
+    def keep_frame(self, payload: bytes) -> None:
+        """Keep what was sent in the record, when the simulator was told to."""
+        if self.state.settings.keep_frames:
+            self.record.frames.append(payload)
 
     def _note(self, kind: str, event: dict[str, Any], payload: bytes) -> None:
         """Keep what later requests and the records need."""
@@ -195,6 +203,7 @@ class Answer:
             self.state.counters.refused += 1
         if self.on_terminal is not None:
             self.on_terminal(self)
+        self.keep_frame(_encode(refusal.body()))
         self.outlet.refuse(refusal)
 
     def start(self) -> None:

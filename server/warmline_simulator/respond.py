@@ -12,6 +12,7 @@ from warmline_simulator.read import input_items
 from warmline_simulator.records import Json, RequestRecord
 from warmline_simulator.refusal import Refusal
 from warmline_simulator.script import Reply
+from warmline_simulator.sse import body_bytes
 from warmline_simulator.state import State
 
 
@@ -92,6 +93,7 @@ async def _play_reply(answer: Answer, reply: Reply) -> bool:
         record.status = reply.status
         record.outcome = "error" if reply.status != 200 else "completed"
         record.answered_at_s = answer.state.clock.now_s()
+        answer.keep_frame(body_bytes(reply.body, reply.status))
         answer.outlet.error_reply(reply)
         return True
     answer.scripted = True

@@ -18,7 +18,7 @@ from warmline_simulator.read import input_items
 from warmline_simulator.records import Json, RequestRecord
 from warmline_simulator.refusal import Refusal
 from warmline_simulator.script import Reply
-from warmline_simulator.sse import HttpOutlet
+from warmline_simulator.sse import HttpOutlet, body_bytes
 from warmline_simulator.stage import Mounts
 from warmline_simulator.state import State
 
@@ -141,6 +141,7 @@ def _tell(answer: Answer, result: Json | Refusal | Reply) -> None:
     else:
         reply = result if isinstance(result, Reply) else Reply(body=result)
         answer.record.status, answer.record.outcome = reply.status, "completed"
+        answer.keep_frame(body_bytes(reply.body, reply.status))
         answer.outlet.error_reply(reply)
 
 

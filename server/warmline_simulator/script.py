@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-if TYPE_CHECKING:
-    from warmline_simulator.records import RequestRecord
+from warmline_simulator.records import RequestRecord
 
 Event = Mapping[str, Any]
-Match = Callable[["RequestRecord"], bool]
+Match = Callable[[RequestRecord], bool]
 HeaderValues = Mapping[str, str | None]
 """Headers to add; None takes a header away that would be sent by default."""
 
