@@ -233,9 +233,9 @@ def idle(transport: Transport, limit_s: float, *, first: bool) -> UpstreamFailur
     )
 
 
-def broke_protocol(detail: str) -> UpstreamFailure:
+def broke_protocol(detail: str, *, upstream_request_id: str | None = None) -> UpstreamFailure:
     """The upstream answered something that is not the protocol; a resend may meet a better answer."""
-    return UpstreamFailure(Reason.UPSTREAM_PROTOCOL, detail)
+    return UpstreamFailure(Reason.UPSTREAM_PROTOCOL, detail, upstream_request_id=upstream_request_id)
 
 
 def _classify(

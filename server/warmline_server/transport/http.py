@@ -1,0 +1,309 @@
+"""HTTP to an upstream: POSTs answered by server-sent events, and unary calls. The only module that imports httpx.
+
+Each request is one task of the transport, from its first byte to its connection's return: cancelled at most once, since
+a second cancel during httpx's cleanup loses the connection's bookkeeping (encode/httpcore#1115).
+
+httpx and what it drags in take 150 ms to import, so `warm` does it in a thread; the module itself is cheap.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+
+from warmline_server.clock import Clock, TimeLimit
+from warmline_server.core import failures, received_headers
+from warmline_server.core.received_headers import Headers
+from warmline_server.transport import content_coding
+from warmline_server.transport.http_exchange import (
+    CLOSED_EARLY,
+    HttpExchange,
+    HttpLimits,
+    Reply,
+    cancel_once,
+    refusal,
+    whole_body,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+# zstd of a body of this size takes about a millisecond; larger ones are compressed beside the loop.
+COMPRESS_ON_LOOP_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """A whole reply: 2xx, or 304 where the request was conditional."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class HttpTransport:
+    """One upstream's HTTP connections. `close` it."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        tls: ssl.SSLContext | None = None,
+        proxy: str | bool | None = True,
+        limits: HttpLimits | None = None,
+    ) -> None:
+        """Args: `tls` None: the system's trust; `proxy` a URL, True for what the environment says, None for none."""
+        self._clock = clock
+        self._tls = tls
+        self._proxy = proxy
+        self._limits = limits or HttpLimits()
+        self._loading: asyncio.Task[httpx.AsyncClient] | None = None
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def warm(self) -> None:
+        """Loads what the first request needs, beside the loop. Optional. Cancel: safe, the load goes on."""
+        await self._client()
+
+    async def open(
+        self,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        *,
+        compress: bool = False,
+        connect_timeout_s: float,
+    ) -> HttpExchange:
+        """Sends a POST and waits for the head of its answer.
+
+        Args: `body` is JSON; `compress` sends it as zstd; `connect_timeout_s` bounds the connect alone, the head may
+            take as long as the caller waits.
+        Raises: UpstreamFailure when there is no connection or no answer, and for an answer that is no event stream.
+        Cancel: the request is dropped.
+        """
+        await self._client()
+        if compress:
+            headers, body = [*headers, ("Content-Encoding", "zstd")], await _compressed(body)
+        # Compressing proxies hold events back, so a stream is asked for as it is.
+        request = _request("POST", url, headers, body, accept_encoding="identity")
+        exchange = HttpExchange(self._clock, self._limits)
+        exchange.started(self._start(exchange.run(partial(self._send, request, connect_timeout_s))))
+        try:
+            await exchange.opened()
+        except BaseException:
+            exchange.abandon()
+            raise
+        return exchange
+
+    async def post_json(
+        self, url: str, headers: Sequence[tuple[str, str]], body: bytes, *, connect_timeout_s: float, timeout_s: float
+    ) -> HttpReply:
+        """Sends a POST and waits for the whole reply.
+
+        Raises: UpstreamFailure when there is no reply within `timeout_s`, or it is not 2xx, or too large.
+        Cancel: the request is dropped.
+        """
+        return await self._fetch("POST", url, headers, body, connect_timeout_s, timeout_s)
+
+    async def get(
+        self, url: str, headers: Sequence[tuple[str, str]], *, connect_timeout_s: float, timeout_s: float
+    ) -> HttpReply:
+        """As `post_json`, with GET; 304 is a reply too."""
+        return await self._fetch("GET", url, headers, None, connect_timeout_s, timeout_s)
+
+    async def close(self) -> None:
+        """Drops every request and connection. Idempotent."""
+        for task in self._tasks:
+            cancel_once(task)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._loading is not None:
+            await (await self._loading).aclose()
+
+    async def _client(self) -> "httpx.AsyncClient":
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(self._load), name="load httpx")
+        return await asyncio.shield(self._loading)
+
+    def _load(self) -> "httpx.AsyncClient":
+        # Not used here: what would be imported, slowly, at the first connect and the first compressed body.
+        import anyio._backends._asyncio  # noqa: F401
+        import httpx
+        import zstandard  # noqa: F401
+
+        # They log URLs at INFO and reply headers at DEBUG, and both may hold secrets.
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        return httpx.AsyncClient(
+            verify=self._tls or ssl.create_default_context(),
+            trust_env=self._proxy is True,
+            proxy=self._proxy if isinstance(self._proxy, str) else None,
+            timeout=httpx.Timeout(None),
+            limits=httpx.Limits(
+                max_connections=None,
+                max_keepalive_connections=self._limits.max_idle_connections,
+                keepalive_expiry=self._limits.idle_connection_s,
+            ),
+        )
+
+    def _start(self, work: Coroutine[object, object, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work, name="http request")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _fetch(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes | None,
+        connect_timeout_s: float,
+        timeout_s: float,
+    ) -> HttpReply:
+        await self._client()
+        request = _request(method, url, headers, body, accept_encoding=content_coding.ACCEPTED)
+        task = self._start(self._exchange_whole(request, connect_timeout_s, timeout_s))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancel_once(task)
+            raise
+
+    async def _exchange_whole(self, request: "httpx.Request", connect_timeout_s: float, timeout_s: float) -> HttpReply:
+        try:
+            async with TimeLimit(self._clock, self._clock.now_s() + timeout_s):
+                reply = await self._send(request, connect_timeout_s)
+                async with contextlib.aclosing(reply):
+                    if not 200 <= reply.status < 300 and reply.status != 304:
+                        raise await refusal(reply, self._clock)
+                    body = await whole_body(reply, self._limits.max_reply_bytes)
+                    return HttpReply(reply.status, reply.headers, body)
+        except TimeoutError as error:
+            raise failures.stream_lost(f"no whole reply from upstream within {timeout_s:.1f} s") from error
+
+    async def _send(self, request: "httpx.Request", connect_timeout_s: float) -> Reply:
+        """Sends `request` and waits for the head of the answer, whatever its status."""
+        client = await self._client()
+        import httpx
+
+        limit = _ConnectLimit(self._clock, connect_timeout_s)
+        request.extensions = {**request.extensions, "trace": limit.trace}
+        try:
+            response = await client.send(request, stream=True)
+        except asyncio.CancelledError as error:
+            await limit.close_stream()
+            if limit.took_the_blame():
+                raise failures.connect_timed_out(connect_timeout_s) from error
+            raise
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            raise failures.connect_failed(_describe(error)) from error
+        except httpx.RemoteProtocolError as error:
+            # A closed connection and a garbled reply are told apart by their words alone.
+            if "disconnected" in str(error):
+                raise failures.stream_lost("connection closed by upstream before the reply") from error
+            raise failures.broke_protocol("reply from upstream is not HTTP") from error
+        except httpx.HTTPError as error:
+            raise failures.stream_lost(f"connection lost before the reply: {_describe(error)}") from error
+        finally:
+            limit.disarm()
+        headers = received_headers.fold(response.headers.multi_items())
+        return Reply(response.status_code, headers, _chunks(response), response.aclose)
+
+
+class _Stream(Protocol):
+    async def aclose(self) -> None: ...
+
+
+class _ConnectLimit:
+    """Cancels the running task when the connection does not stand in time; httpx's own limit knows only real time."""
+
+    def __init__(self, clock: Clock, limit_s: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a limit needs a task to cancel"
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._expired = False
+        self._stream: _Stream | None = None
+        self._timer = clock.call_at(clock.now_s() + limit_s, self._expire)
+
+    async def trace(self, event: str, info: Mapping[str, object]) -> None:
+        """Told by httpcore what happens; a CONNECT to a proxy is still part of connecting."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = cast(_Stream, info["return_value"])
+        elif event == "http11.send_request_headers.started":
+            method = getattr(info["request"], "method", b"")
+            if method != b"CONNECT":
+                self.disarm()
+
+    async def close_stream(self) -> None:
+        """Closes the connection under way: httpcore forgets it when it is cancelled during the TLS handshake."""
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    def disarm(self) -> None:
+        self._timer.cancel()
+
+    def took_the_blame(self) -> bool:
+        """Whether the limit, and nobody else, cancelled the task; the cancel is then answered for."""
+        return self._expired and self._task.uncancel() <= self._cancelling
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+
+def _request(
+    method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes | None, *, accept_encoding: str
+) -> "httpx.Request":
+    import httpx
+
+    names = {name.lower() for name, _ in headers}
+    sent = list(headers)
+    if "accept-encoding" not in names:
+        sent.append(("Accept-Encoding", accept_encoding))
+    if body is not None and "content-type" not in names:
+        sent.append(("Content-Type", "application/json"))
+    return httpx.Request(method, url, headers=sent, content=body)
+
+
+async def _compressed(body: bytes) -> bytes:
+    if len(body) <= COMPRESS_ON_LOOP_BYTES:
+        return content_coding.compress(body)
+    return await asyncio.to_thread(content_coding.compress, body)
+
+
+async def _chunks(response: "httpx.Response") -> AsyncIterator[bytes]:
+    import httpx
+
+    try:
+        async for chunk in response.aiter_raw():
+            yield chunk
+    except httpx.RemoteProtocolError as error:
+        raise failures.stream_lost(CLOSED_EARLY) from error
+    except httpx.HTTPError as error:
+        raise failures.stream_lost(f"stream broke before response.completed: {_describe(error)}") from error
+
+
+def _describe(error: BaseException) -> str:
+    """What went wrong underneath, without the texts of a peer."""
+    found = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"TLS certificate not accepted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            found = cause.reason or found
+        elif isinstance(cause, socket.gaierror):
+            found = cause.strerror or found
+        elif isinstance(cause, OSError) and cause.errno is not None:
+            # Their own texts hold addresses, or an account of several attempts.
+            found = os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return found
