@@ -10,7 +10,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from warmline_server.app import App, ListenError
-from warmline_server.observe.logs import configure_logs
+from warmline_server.observe import logs
+from warmline_server.observe.setup import TelemetryError
 from warmline_server.settings import Settings, SettingsError, load
 
 _log = logging.getLogger(__name__)
@@ -32,12 +33,14 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         print(f"warmline: {error}", file=sys.stderr)
         return 2
-    configure_logs(settings.telemetry)
+    pipe = logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
     try:
         run_loop(_serve(settings))
-    except ListenError as error:
+    except (ListenError, TelemetryError) as error:
         print(f"warmline: {error}", file=sys.stderr)
         return 1
+    finally:
+        pipe.close()
     return 0
 
 

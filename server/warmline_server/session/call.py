@@ -273,6 +273,9 @@ class Call:
             session.upstream.trip_circuit()
             self._pass_over("handshake_unanswered")
             return None
+        if acquisition is None:
+            self._pending.append(Emission(FellBack(latched=True, reason=session.latch.reason), self._number))
+            return None
         lane.acquired, lane.generation = acquisition, session.window_generation
         lane.baseline = acquisition.handshake.baseline
         self.note_turn_state(acquisition.handshake.turn_state)
@@ -295,10 +298,7 @@ class Call:
         plan = self._plan(acquisition)
         lane.baseline = None  # whatever the response becomes, the former one is no longer the last
         record = self._new_record(Transport.WEBSOCKET, plan, acquisition)
-        facts = session.facts(
-            self._metadata, turn_state=lane.turn_state.token(session.clock.now_s()), request_id=record.attempt_id
-        )
-        facts = replace(facts, traceparent=self.record.trace_carrier.get("traceparent", ""))
+        facts = self._facts(record)
         record.request = requests.frame(
             request, plan, outgoing.client_metadata(facts), stream_field=session.upstream.profile.sends_stream_field
         )
@@ -312,12 +312,9 @@ class Call:
             raise
 
     async def _run_over_http(self) -> None:
-        session, lane = self.session, self.lane
-        upstream, profile = session.upstream, session.upstream.profile
+        upstream, profile = self.session.upstream, self.session.upstream.profile
         record = self._new_record(Transport.HTTP, delta.Plan(full_reason=FullReason.TRANSPORT), None)
-        facts = session.facts(
-            self._metadata, turn_state=lane.turn_state.token(session.clock.now_s()), request_id=record.attempt_id
-        )
+        facts = self._facts(record)
         record.request = requests.body(self._whole_request, outgoing.body_metadata(facts))
         attempt = self._begin(record)
         exchange = None
@@ -333,6 +330,16 @@ class Call:
                 exchange.abandon()
             self._end_badly(attempt, error)
             raise
+
+    def _facts(self, record: AttemptRecord) -> outgoing.Facts:
+        session = self.session
+        return session.facts(
+            self._metadata,
+            turn_state=self.lane.turn_state.token(session.clock.now_s()),
+            request_id=record.attempt_id,
+            turn_id=self.spec.turn_id,
+            trace_carrier=self.record.trace_carrier,
+        )
 
     async def _post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpExchange:
         """Sends a POST; its answer's head counts as the first event for the idle limit."""

@@ -31,7 +31,8 @@ class SlotKeeper:
     """Owns the slot's handshake, its READY socket and its re-arm timer.
 
     `open_warm` starts a warm-up's handshake. `may_warm` tells whether the session wants a warm socket now (not latched,
-    not closed, mode not NONE). `changed(former, now)` is called at each change of state.
+    not closed, mode not NONE). `failed` is called with a warm-up's failure; `changed(former, now)` at each change of
+    state.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class SlotKeeper:
         *,
         open_warm: Callable[[], Handshake],
         may_warm: Callable[[], bool],
+        failed: Callable[[UpstreamFailure], None],
         changed: Callable[[SlotState, SlotState], None],
         warm_sockets: WarmSockets,
         idle_policy: IdlePolicy,
@@ -47,6 +49,7 @@ class SlotKeeper:
     ) -> None:
         self._open_warm = open_warm
         self._may_warm = may_warm
+        self._failed = failed
         self._changed = changed
         self._warm_sockets = warm_sockets
         self._idle_policy = idle_policy
@@ -95,11 +98,15 @@ class SlotKeeper:
         while self._in_flight is not None and not self._in_flight.task.done():
             await asyncio.wait([self._in_flight.task])
 
-    async def acquire(self, open_cold: Callable[[], Handshake], *, patience_s: float | None) -> Acquisition:
+    async def acquire(
+        self, open_cold: Callable[[], Handshake | None], *, patience_s: float | None
+    ) -> Acquisition | None:
         """Gets a socket for an attempt: the READY one, the one under way, or a new one.
 
         A warm-up that fails while it is awaited costs nothing: the attempt opens its own.
-        Args: `patience_s`: how long after its start a handshake is waited for, None: as long as it takes.
+        Args: `open_cold` starts the attempt's own handshake, None when the session wants none any more; `patience_s`:
+            how long after its start a handshake is waited for, None: as long as it takes.
+        Returns: None when `open_cold` gave none.
         Raises: UpstreamFailure of the attempt's own handshake; HandshakeUnanswered when patience ended.
         Cancel: safe; a handshake under way goes on and may fill the slot.
         """
@@ -107,6 +114,8 @@ class SlotKeeper:
         if warmed is not None:
             return warmed
         handshake = open_cold()
+        if handshake is None:
+            return None
         self._strays.add(handshake)
         try:
             socket = await handshake.wait(self._clock, patience_s)
@@ -185,8 +194,8 @@ class SlotKeeper:
             self._in_flight = None
         socket = handshake.socket()
         if socket is None:
-            self._note_failure(handshake)
             self._slot.failed(ticket)
+            self._note_failure(handshake)
         else:
             self.last_failure = None
             match self._slot.connected(ticket):
@@ -202,6 +211,8 @@ class SlotKeeper:
         if not handshake.task.cancelled():
             error = handshake.task.exception()
             self.last_failure = error if isinstance(error, UpstreamFailure) else None
+            if self.last_failure is not None:
+                self._failed(self.last_failure)
 
     def _unclaim(self, handshake: Handshake) -> None:
         if self._in_flight is handshake:

@@ -8,14 +8,14 @@ import asyncio
 import random
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from warmline_server.clock import Clock, Timer
 from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig, WarmUp
-from warmline_server.core.errors import CallerError, Reason, ServiceError, WarmlineError
+from warmline_server.core.errors import CallerError, Heal, Reason, ServiceError, UpstreamFailure, WarmlineError
 from warmline_server.core.events import RateLimits
 from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecord
 from warmline_server.core.slot import SlotState
@@ -32,6 +32,8 @@ from warmline_server.transport.websocket import WebSocket
 
 # Calls whose request id is remembered as completed, so that a repetition is recognised. A bound, not a promise.
 REMEMBERED_REQUESTS = 256
+
+_NO_CARRIER: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -73,8 +75,8 @@ class Session:
             tenant=tenant,
             upstream=upstream.name,
             provider=upstream.profile.provider,
-            server_address=upstream.address,
-            server_port=upstream.port,
+            server_address=upstream.profile.address,
+            server_port=upstream.profile.port,
         )
         self.latch = Latch()
         self.window_generation = 0
@@ -92,6 +94,7 @@ class Session:
         self.keeper = SlotKeeper(
             open_warm=lambda: self.open_handshake(None, None),
             may_warm=self._may_warm,
+            failed=self._warm_up_failed,
             changed=self._slot_changed,
             warm_sockets=around.warm_sockets,
             idle_policy=upstream.idle_policy,
@@ -225,12 +228,24 @@ class Session:
         connecting = self._connect(record, call, turn_state)
         return Handshake(connecting, record, carries_turn_state=turn_state is not None)
 
-    async def acquire(self, call: Call) -> Acquisition:
-        """A socket for a call's attempt, from the slot or new. As `SlotKeeper.acquire`."""
+    async def acquire(self, call: Call) -> Acquisition | None:
+        """A socket for a call's attempt, from the slot or new; None when the session was latched meanwhile.
+
+        As `SlotKeeper.acquire`.
+        """
         wish = self.config.fallback_after_s
         patience_s = self.upstream.profile.fallback_after_s if wish is None else wish
         token = call.lane.turn_state.token(self.clock.now_s())
-        return await self.keeper.acquire(lambda: self.open_handshake(call, token), patience_s=patience_s or None)
+
+        def open_cold() -> Handshake | None:
+            return self.open_handshake(call, token) if self.wants_websocket else None
+
+        return await self.keeper.acquire(open_cold, patience_s=patience_s or None)
+
+    def _warm_up_failed(self, failure: UpstreamFailure) -> None:
+        """A warm-up surfaces no error, but an upstream that asks for HTTP is believed at once (C-030)."""
+        if failure.heal is Heal.HTTP:
+            self.fall_back("upgrade_required", None)
 
     def probe_circuit(self) -> None:
         """While the circuit is open, one handshake at a time tries the upstream in the background."""
@@ -257,7 +272,15 @@ class Session:
         )
         return await self.upstream.connect(record, headers)
 
-    def facts(self, turn_metadata: bytes, *, turn_state: str | None, request_id: str) -> outgoing.Facts:
+    def facts(
+        self,
+        turn_metadata: bytes,
+        *,
+        turn_state: str | None,
+        request_id: str,
+        turn_id: str = "",
+        trace_carrier: Mapping[str, str] = _NO_CARRIER,
+    ) -> outgoing.Facts:
         """What headers and client metadata tell the upstream about this session."""
         config, profile = self.config, self.upstream.profile
         return outgoing.Facts(
@@ -271,6 +294,9 @@ class Session:
             turn_metadata=turn_metadata,
             turn_state=turn_state,
             request_id=request_id,
+            turn_id=turn_id,
+            traceparent=trace_carrier.get("traceparent", ""),
+            tracestate=trace_carrier.get("tracestate", ""),
         )
 
     def park(self, lane: Lane) -> None:

@@ -6,7 +6,6 @@ Sessions share the discipline (connects in flight, circuit, HTTP connection pool
 import random
 import ssl
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from warmline_server.clock import Clock
 from warmline_server.core import outgoing
@@ -43,9 +42,6 @@ class Upstream:
         self.http = http
         self.circuit = Circuit(profile.circuit_open_s)
         self._circuit_seen = self.circuit.state
-        host = urlsplit(profile.base_url)
-        self.address = host.hostname or ""
-        self.port = host.port or (443 if host.scheme in ("https", "wss") else 80)
         self.http_url = outgoing.http_url(profile.base_url, "responses", profile.query)
         self._clock = clock
         self._observer = observer
