@@ -20,6 +20,7 @@ from warmline_server.observe.attributes import Attributes
 from warmline_server.observe.metric_table import RPC_DURATION
 from warmline_server.observe.metrics import histogram, open_meter
 from warmline_server.observe.tracing import carrier_of, open_tracer, rpc_span
+from warmline_server.session.call import CallerGone
 
 # Probes and reflection call without end and tell nothing.
 UNTRACED = ("/grpc.",)
@@ -83,9 +84,10 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
             except grpc.aio.AbortError:
                 code = _set_code(context)
                 raise
-            except grpc.aio.BaseError:  # a write to a stream that the client has left; measured, grpcio 1.85.1
+            except (CallerGone, grpc.aio.BaseError) as gone:
+                # A write to a stream that the client has left. As a cancel it ends without a traceback in grpc's log.
                 code = _why_cancelled(started_at_s, remaining_s)
-                raise
+                raise asyncio.CancelledError from gone
             finally:
                 rpc_span.reset(token)
                 self._end(span, method, code, time.monotonic() - started_at_s)
