@@ -7,6 +7,7 @@ resource, batching.
 import asyncio
 import logging
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -191,10 +192,15 @@ def _span_exporters(settings: TelemetrySettings) -> list[tuple[str, SpanExporter
             _check_protocol(OTEL_EXPORTER_OTLP_TRACES_PROTOCOL)
             found.append((name, OTLPSpanExporter()))
         elif name == "console":
-            found.append((name, ConsoleSpanExporter(formatter=lambda span: span.to_json(indent=None) + os.linesep)))
+            found.append((name, _console()))
         else:
             raise TelemetryError(f"traces to {name!r}: there are otlp, console and none")
     return found
+
+
+def _console() -> SpanExporter:
+    # The exporter's own default is the standard output of the moment in which it was imported.
+    return ConsoleSpanExporter(out=sys.stdout, formatter=lambda span: span.to_json(indent=None) + os.linesep)
 
 
 def _readers(settings: TelemetrySettings) -> list[MetricReader]:
@@ -204,7 +210,7 @@ def _readers(settings: TelemetrySettings) -> list[MetricReader]:
             _check_protocol(OTEL_EXPORTER_OTLP_METRICS_PROTOCOL)
             found.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
         elif name == "console":
-            found.append(PeriodicExportingMetricReader(ConsoleMetricExporter()))
+            found.append(PeriodicExportingMetricReader(ConsoleMetricExporter(out=sys.stdout)))
         else:
             raise TelemetryError(f"metrics to {name!r}: there are otlp, console and none")
     return found
