@@ -104,7 +104,7 @@ class _Looping(asyncio.Protocol):
 def _unfinished(data: bytes, marks: tuple[bytes, ...]) -> bytes:
     """The end of the data that may be the beginning of a mark, and holds none whole."""
     for length in range(min(len(data), max(len(mark) for mark in marks) - 1), 0, -1):
-        if any(mark.startswith(data[-length:]) for mark in marks):
+        if any(length < len(mark) and mark.startswith(data[-length:]) for mark in marks):
             return data[-length:]
     return b""
 
@@ -180,7 +180,7 @@ async def _measure_sse(process: _Process, seconds: float) -> list[Measured]:
 
 
 async def _measure_paced(process: _Process, seconds: float) -> list[Measured]:
-    request = _frame(100_000, PACE_S)
+    request = _frame(int(2 * seconds / PACE_S), PACE_S)
     tally, elapsed_s, share = await _run_phase(
         process, seconds, PACED_STREAMS,
         lambda tally: _Looping(_upgrade(process.host, process.port), request, DONE, tally),

@@ -159,11 +159,11 @@ class _Maker:
         if _is_number(low) and value < low:
             value = low
         if _is_number(above) and value <= above:
-            value = above + (unit if is_integer or not _is_number(below) else (below - above) / 2)
+            value = above + unit
         if _is_number(high) and value > high:
             value = high
         if _is_number(below) and value >= below:
-            value = below - unit
+            value = (below + above) / 2 if _is_number(above) and not is_integer else below - unit
         if unit != 1:
             value = -(-value // unit) * unit
         return int(-(-value // 1)) if is_integer else value

@@ -112,7 +112,8 @@ def _call(loader: _Loader, make: Callable[..., Any], node: yaml.Node) -> Any:
         return make(**{str(name): value for name, value in named.items()})
     if isinstance(node, yaml.SequenceNode):
         return make(*loader.construct_sequence(node, deep=True))
-    value = node.value if node.style is not None else yaml.safe_load(node.value)
+    is_quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
+    value = node.value if is_quoted else yaml.safe_load(node.value)
     return make() if value is None else make(value)
 
 

@@ -169,9 +169,9 @@ def arguments_delta(delta: str, *, item_id: str = f"fc_{KEY}", output_index: int
     return _of_item("response.function_call_arguments.delta", item_id, output_index, delta=delta)
 
 
-def arguments_done(arguments: str, *, name: str = "", item_id: str = f"fc_{KEY}", output_index: int = 0) -> Json:
+def arguments_done(arguments: str, *, item_id: str = f"fc_{KEY}", output_index: int = 0) -> Json:
     """`response.function_call_arguments.done`."""
-    return _of_item("response.function_call_arguments.done", item_id, output_index, arguments=arguments, name=name)
+    return _of_item("response.function_call_arguments.done", item_id, output_index, arguments=arguments)
 
 
 def custom_input_delta(delta: str, *, item_id: str = f"ctc_{KEY}", output_index: int = 0) -> Json:

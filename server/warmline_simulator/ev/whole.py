@@ -105,7 +105,7 @@ def _reasoning_events(item: Mapping[str, Any], index: int) -> Iterator[Json]:
 def _function_events(item: Mapping[str, Any], index: int) -> Iterator[Json]:
     place = {"item_id": item["id"], "output_index": index}
     yield from (single.arguments_delta(piece, **place) for piece in pieces(item["arguments"]))
-    yield single.arguments_done(item["arguments"], name=item["name"], **place)
+    yield single.arguments_done(item["arguments"], **place)
 
 
 def _custom_events(item: Mapping[str, Any], index: int) -> Iterator[Json]:
