@@ -1,7 +1,9 @@
 """`warmline COMMAND`: each command is a module with `add_arguments(parser)` and `run(args) -> exit status`."""
 
 import argparse
+import asyncio
 import importlib
+import inspect
 import sys
 from collections.abc import Sequence
 
@@ -9,8 +11,8 @@ from collections.abc import Sequence
 _COMMANDS = {
     "serve": ("warmline_cli.serve", "run the server"),
     "simulate": ("warmline_simulator.cli", "run the scripted upstream"),
-    "turn": ("warmline_cli.turn", "send a prompt or a conversation, stream the answer"),
-    "trace": ("warmline_cli.trace", "reduce, show and search recorded traces"),
+    "turn": ("warmline_server.commands.turn", "send a prompt or a conversation, stream the answer"),
+    "trace": ("warmline_server.commands.trace", "reduce, show and search recorded traces"),
     "config": ("warmline_cli.config", "check the configuration, or print what there is to configure"),
     "demo": ("warmline_cli.demo", "simulator, server and a few turns, with what happened"),
 }
@@ -31,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             run = module.run
     args = parser.parse_args(arguments)
     assert run is not None, "the parser accepts only known commands"
-    return int(run(args))
+    status = run(args)
+    return int(asyncio.run(status) if inspect.iscoroutine(status) else status)
 
 
 if __name__ == "__main__":

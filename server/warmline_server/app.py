@@ -5,7 +5,7 @@ Used as `async with App(settings) as app:`; `app.drain()` first where running ca
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -35,10 +35,11 @@ from warmline_server.rpc.turn_service import TurnService
 from warmline_server.session.registry import Registry
 from warmline_server.session.session import Surroundings
 from warmline_server.session.turn_metadata import TurnMetadataSource
-from warmline_server.session.upstream import Upstream
+from warmline_server.session.upstream import Upstream, proxy_of
 from warmline_server.session.warm_sockets import WarmSockets
 from warmline_server.settings import Settings, UpstreamProfile
 from warmline_server.transport.http import HttpTransport
+from warmline_server.transport.http_exchange import HttpLimits
 from warmline_server.transport.tls import tls_context
 
 _log = logging.getLogger(__name__)
@@ -137,7 +138,12 @@ class App:
         self, name: str, profile: UpstreamProfile, around: Surroundings, stack: AsyncExitStack
     ) -> Upstream:
         tls = tls_context(profile.ca_bundle)
-        http = HttpTransport(self._clock, tls=tls, proxy=profile.proxy or True)
+        http = HttpTransport(
+            self._clock,
+            tls=tls,
+            proxy=proxy_of(profile.proxy),
+            limits=HttpLimits(max_event_bytes=profile.max_event_bytes),
+        )
         stack.push_async_callback(http.close)
         credential = open_credential(profile.credential, http=http, clock=self._clock)
         return Upstream(
@@ -202,11 +208,12 @@ def _listen(server: grpc.aio.Server, address: str) -> str:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-async def _within(limit_s: float, wait: "asyncio.Future[None] | object", hurry: asyncio.Event | None) -> bool:
+async def _within(limit_s: float, wait: Coroutine[object, object, None], hurry: asyncio.Event | None) -> bool:
     """Whether `wait` ended within `limit_s` and before `hurry`."""
-    waiting = asyncio.ensure_future(wait)  # type: ignore[call-overload]
-    hurrying = asyncio.ensure_future(hurry.wait()) if hurry is not None else None
-    tasks = {waiting} if hurrying is None else {waiting, hurrying}
+    waiting = asyncio.ensure_future(wait)
+    tasks: set[asyncio.Future[object]] = {waiting}  # type: ignore[arg-type]
+    if hurry is not None:
+        tasks.add(asyncio.ensure_future(hurry.wait()))
     try:
         await asyncio.wait(tasks, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         return waiting.done()

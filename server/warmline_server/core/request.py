@@ -101,6 +101,31 @@ def base_settings(conversation_id: str, *, store: bool) -> dict[str, bytes]:
     }
 
 
+def merge(base: Settings, extra: Settings, defaults: Settings, overrides: Settings | None = None) -> dict[str, bytes]:
+    """A request's settings: `base` beneath the caller's further fields, beneath the session's and the call's own.
+
+    Raises: CallerError when no model is named.
+    """
+    merged = {**base, **extra, **defaults, **(overrides or {})}
+    if merged.get("model") in (None, b'""'):
+        raise CallerError(
+            Reason.INVALID_REQUEST,
+            "options.model: no model is named, neither here nor in the session's request_defaults",
+            field="options.model",
+        )
+    if merged.get("instructions") == b'""':
+        del merged["instructions"]
+    if "include" not in merged:
+        reasons = merged.get("reasoning", b"null") != b"null"
+        merged["include"] = b'["reasoning.encrypted_content"]' if reasons else b"[]"
+    return merged
+
+
+def warm_up(settings: Settings) -> ModelRequest:
+    """A request without input: what a warm-up sends."""
+    return _assemble(settings, (), b"")
+
+
 def build(settings: Settings, items: Sequence[bytes], *, first_index: int = 0) -> ModelRequest:
     """Checks a request's parts and puts them together.
 
@@ -112,9 +137,13 @@ def build(settings: Settings, items: Sequence[bytes], *, first_index: int = 0) -
         raise CallerError(Reason.INVALID_REQUEST, "input is empty; expected at least one item", field="input")
     history = b"".join(_digest(index - first_index, item) for index, item in enumerate(items))
     check_calls(items, first_index=first_index)
+    return _assemble(settings, tuple(items), history)
+
+
+def _assemble(settings: Settings, items: tuple[bytes, ...], history: bytes) -> ModelRequest:
     ordered = {name: settings[name] for name in (*_FIELD_ORDER, *settings) if name in settings}
     canonical = {name: delta.canonical(value) for name, value in ordered.items()}
-    return ModelRequest(ordered, canonical, tuple(items), history)
+    return ModelRequest(ordered, canonical, items, history)
 
 
 def check_calls(items: Sequence[bytes], *, first_index: int = 0) -> None:

@@ -165,23 +165,9 @@ def options(message: types.RequestOptions, field: str) -> dict[str, bytes]:
     return fields
 
 
-def settings(
-    request_json: bytes, defaults: Mapping[str, bytes], overrides: Mapping[str, bytes], base: Mapping[str, bytes]
-) -> dict[str, bytes]:
-    """A call's body fields: the dialect's own, beneath the caller's JSON, beneath the typed ones.
-
-    Raises: CallerError when no model is named, or `request_json` is refused.
-    """
-    extra = parse_extra(request_json, outgoing.RESERVED_CLIENT_METADATA)
-    merged = {**base, **extra, **defaults, **overrides}
-    if merged.get("model") in (None, b'""'):
-        raise invalid("options.model", "no model is named, neither here nor in the session's request_defaults")
-    if merged.get("instructions") == b'""':
-        del merged["instructions"]
-    if "include" not in merged:
-        reasons = merged.get("reasoning", b"null") != b"null"
-        merged["include"] = b'["reasoning.encrypted_content"]' if reasons else b"[]"
-    return merged
+def extra_fields(request_json: bytes) -> dict[str, bytes]:
+    """A call's further body fields, as JSON. Raises: CallerError when they are refused."""
+    return parse_extra(request_json, outgoing.RESERVED_CLIENT_METADATA)
 
 
 def metadata(value: bytes) -> bytes:

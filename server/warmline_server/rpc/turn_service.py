@@ -8,7 +8,6 @@ from warmline.v1 import turn_service_pb2 as pb
 from warmline.v1 import turn_service_pb2_grpc as pb_grpc
 from warmline_server.core.errors import WarmlineError
 from warmline_server.core.records import CallRecord
-from warmline_server.core.request import base_settings
 from warmline_server.rpc import status, translate
 from warmline_server.rpc.callers import tenant_of
 from warmline_server.rpc.edge import answered, session_key
@@ -98,7 +97,6 @@ class TurnService(pb_grpc.TurnServiceServicer):
 
     def _spec(self, request: pb.StreamTurnRequest, session: Session, context: Context, *, created: bool) -> CallSpec:
         overrides = translate.options(request.options, "options")
-        base = base_settings(session.record.conversation_id, store=session.upstream.profile.stores_by_default)
         translate.choice(dict.fromkeys(pb.InputMode.values()), request.input_mode, "input_mode")
         remaining_s = context.time_remaining()
         now_s = self._registry.around.clock.now_s()
@@ -106,7 +104,7 @@ class TurnService(pb_grpc.TurnServiceServicer):
             lane=translate.name(request.lane, "lane", blank_is=""),
             turn_id=translate.identifier(request.turn_id, "turn_id"),
             request_id=translate.identifier(request.request_id, "request_id"),
-            settings=translate.settings(request.request_json, session.config.defaults, overrides, base),
+            settings=session.settings(translate.extra_fields(request.request_json), overrides),
             items=translate.items(request.input, "input"),
             append_at=_append_at(request),
             turn_metadata=translate.metadata(request.turn_metadata_json),

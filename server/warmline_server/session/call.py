@@ -278,7 +278,8 @@ class Call:
             return None
         lane.acquired, lane.generation = acquisition, session.window_generation
         lane.baseline = acquisition.handshake.baseline
-        self.note_turn_state(acquisition.handshake.turn_state)
+        if session.upstream.profile.turn_state_via == "handshake":
+            self.note_turn_state(acquisition.handshake.turn_state)
         return acquisition
 
     def _may_wait_for_handshake(self) -> bool:
@@ -321,7 +322,7 @@ class Call:
         try:
             await self._flush()
             headers = outgoing.post_headers(
-                facts, profile.provider_headers, profile.extra_headers, await upstream.credential.headers()
+                facts, profile.provider_headers, profile.extra_headers, dict(await upstream.credential.headers())
             )
             exchange = await self._post(headers, record.request)
             await attempt.read(exchange, self._watch(Transport.HTTP), self)
@@ -501,10 +502,19 @@ class Call:
 
     async def _after(self, failure: UpstreamFailure) -> None:
         """Prepares the next attempt, or raises what ends the call."""
-        if failure.heal is Heal.AUTH and await self._recover_credential(failure):
-            return
+        if self._attempt is None or not self._attempt.response_started:
+            for limits in failures.limits_before(failure):
+                self.note_rate_limits(limits)
+                self._pending.append(Emission(limits, self._number))
+        if failure.heal is Heal.AUTH:
+            try:
+                if await self._recover_credential():
+                    return
+            except UpstreamFailure as why:
+                failure = why
         match retry.decide(failure, self._situation()):
             case retry.GiveUp(error=error):
+                await self._flush()
                 raise error from failure
             case retry.FallBack(reason=reason):
                 self._fall_back(failure, reason)
@@ -513,8 +523,11 @@ class Call:
         if self.record.output_delivered:
             self._restart()
 
-    async def _recover_credential(self, failure: UpstreamFailure) -> bool:
-        """Takes the next step of recovery. Returns: whether the attempt may be repeated. Costs no retry (C-066)."""
+    async def _recover_credential(self) -> bool:
+        """Takes the next step of recovery, which costs no retry (C-066).
+
+        Returns: whether the attempt may be repeated. Raises: UpstreamFailure when the step itself failed (C-067).
+        """
         if self._recovery is None:
             self._recovery = self.session.upstream.credential.start_recovery()
         return await self._recovery.next_step()

@@ -30,9 +30,9 @@ class Acquisition:
 class SlotKeeper:
     """Owns the slot's handshake, its READY socket and its re-arm timer.
 
-    `open_warm` starts a warm-up's handshake. `may_warm` tells whether the session wants a warm socket now (not latched,
-    not closed, mode not NONE). `failed` is called with a warm-up's failure; `changed(former, now)` at each change of
-    state.
+    `open_warm` starts a warm-up's handshake; a turn waits for all of it at most `warm_up_limit_s` after its start.
+    `may_warm` tells whether the session wants a warm socket now (not latched, not closed, mode not NONE). `failed` is
+    called with a warm-up's failure; `changed(former, now)` at each change of state.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class SlotKeeper:
         warm_sockets: WarmSockets,
         idle_policy: IdlePolicy,
         clock: Clock,
+        warm_up_limit_s: float,
         rearm_delay_s: Callable[[], float],
     ) -> None:
         self._open_warm = open_warm
@@ -54,6 +55,7 @@ class SlotKeeper:
         self._warm_sockets = warm_sockets
         self._idle_policy = idle_policy
         self._clock = clock
+        self._warm_up_limit_s = warm_up_limit_s
         self._rearm_delay_s = rearm_delay_s
         self._slot = Slot()
         self._seen = self._slot.state
@@ -156,8 +158,11 @@ class SlotKeeper:
         handshake = self._in_flight
         assert handshake is not None, "IN_FLIGHT has a handshake"
         try:
-            socket = await handshake.wait(self._clock, patience_s)
+            socket = await handshake.wait(self._clock, patience_s, self._warm_up_limit_s)
         except TimeoutError as error:
+            if handshake.upgraded.is_set():  # C-024: its request hangs; a warm-up never gates a turn
+                handshake.abort()
+                return None
             self._unclaim(handshake)
             raise HandshakeUnanswered from error
         except asyncio.CancelledError:

@@ -5,6 +5,7 @@ from it and gives back.
 """
 
 import asyncio
+import importlib.metadata
 import random
 import uuid
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from warmline_server.core.config import SessionConfig, WarmUp
 from warmline_server.core.errors import CallerError, Heal, Reason, ServiceError, UpstreamFailure, WarmlineError
 from warmline_server.core.events import RateLimits
 from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecord
+from warmline_server.core.request import Settings, base_settings, merge
 from warmline_server.core.slot import SlotState
 from warmline_server.session.call import Call, CallSpec, Sink
 from warmline_server.session.handshake import Handshake
@@ -27,11 +29,14 @@ from warmline_server.session.observer import Observer
 from warmline_server.session.turn_metadata import TurnMetadataSource
 from warmline_server.session.upstream import Upstream
 from warmline_server.session.warm_sockets import Lost, WarmSockets
+from warmline_server.session.warm_up import WarmUpRequest
 from warmline_server.settings import Limits
 from warmline_server.transport.websocket import WebSocket
 
 # Calls whose request id is remembered as completed, so that a repetition is recognised. A bound, not a promise.
 REMEMBERED_REQUESTS = 256
+
+USER_AGENT = f"warmline/{importlib.metadata.version('warmline')}"
 
 _NO_CARRIER: Mapping[str, str] = {}
 
@@ -92,13 +97,14 @@ class Session:
         self._reprobe: Timer | None = None
         self._probes: set[Handshake] = set()
         self.keeper = SlotKeeper(
-            open_warm=lambda: self.open_handshake(None, None),
+            open_warm=lambda: self.open_handshake(None, None, warm_up_request=self._warm_up_request()),
             may_warm=self._may_warm,
             failed=self._warm_up_failed,
             changed=self._slot_changed,
             warm_sockets=around.warm_sockets,
             idle_policy=upstream.idle_policy,
             clock=self.clock,
+            warm_up_limit_s=upstream.profile.connect_timeout_s,
             rearm_delay_s=upstream.rearm_delay_s,
         )
         self.observer.session_opened(self.record)
@@ -216,8 +222,13 @@ class Session:
     def _may_warm(self) -> bool:
         return not self.closed and self.wants_websocket and self.warm_up is not WarmUp.NONE
 
-    def open_handshake(self, call: Call | None, turn_state: str | None) -> Handshake:
-        """Starts a handshake for a call, or (None) for the slot; a warm-up replays no routing token."""
+    def open_handshake(
+        self, call: Call | None, turn_state: str | None, *, warm_up_request: Settings | None = None
+    ) -> Handshake:
+        """Starts a handshake for a call, or (None) for the slot; a warm-up replays no routing token.
+
+        Args: `warm_up_request`: settings of the request that follows on the open socket; None: none does.
+        """
         record = ConnectRecord(
             connection_id=str(uuid.uuid4()),
             session=self.record,
@@ -225,8 +236,36 @@ class Session:
             started_unix_ns=self.clock.unix_ns(),
             started_at_s=self.clock.now_s(),
         )
-        connecting = self._connect(record, call, turn_state)
-        return Handshake(connecting, record, carries_turn_state=turn_state is not None)
+        handshake = Handshake(record, carries_turn_state=turn_state is not None)
+        handshake.start(self._connect(handshake, call, turn_state, warm_up_request))
+        return handshake
+
+    async def _connect(
+        self, handshake: Handshake, call: Call | None, turn_state: str | None, warm_up_request: Settings | None
+    ) -> WebSocket:
+        """The work of every handshake, whoever it is for."""
+        record, profile = handshake.record, self.upstream.profile
+        metadata = await self.around.turn_metadata.get(call.spec.turn_metadata if call is not None else b"")
+        facts = self.facts(metadata, turn_state=turn_state, request_id=record.connection_id)
+        headers = outgoing.handshake_headers(
+            facts, profile.provider_headers, profile.extra_headers, dict(await self.upstream.credential.headers())
+        )
+        socket = await self.upstream.connect(record, headers)
+        handshake.upgraded.set()
+        if warm_up_request is not None:
+            await WarmUpRequest(self, handshake, warm_up_request).run(socket, metadata)
+        return socket
+
+    def _warm_up_request(self) -> Settings | None:
+        """What a warm-up sends: nothing, unless the mode says so and no call has run yet (C-027)."""
+        if self.warm_up is not WarmUp.GENERATE_FALSE or self.lanes or "model" not in self.config.defaults:
+            return None
+        return self.settings({}, {})
+
+    def settings(self, extra: Settings, overrides: Settings) -> Settings:
+        """A request's body fields. Raises: CallerError when no model is named."""
+        base = base_settings(self.record.conversation_id, store=self.upstream.profile.stores_by_default)
+        return merge(base, extra, self.config.defaults, overrides)
 
     async def acquire(self, call: Call) -> Acquisition | None:
         """A socket for a call's attempt, from the slot or new; None when the session was latched meanwhile.
@@ -263,15 +302,6 @@ class Session:
 
         probe.task.add_done_callback(finish)
 
-    async def _connect(self, record: ConnectRecord, call: Call | None, turn_state: str | None) -> WebSocket:
-        metadata = await self.around.turn_metadata.get(call.spec.turn_metadata if call is not None else b"")
-        facts = self.facts(metadata, turn_state=turn_state, request_id=record.connection_id)
-        profile = self.upstream.profile
-        headers = outgoing.handshake_headers(
-            facts, profile.provider_headers, profile.extra_headers, await self.upstream.credential.headers()
-        )
-        return await self.upstream.connect(record, headers)
-
     def facts(
         self,
         turn_metadata: bytes,
@@ -293,6 +323,11 @@ class Session:
             parent_thread_id=config.parent_thread_id,
             turn_metadata=turn_metadata,
             turn_state=turn_state,
+            turn_state_via=profile.turn_state_via,
+            beta_features=profile.beta_features,
+            timing_metrics=profile.timing_metrics,
+            originator=profile.originator,
+            user_agent=profile.user_agent or USER_AGENT,
             request_id=request_id,
             turn_id=turn_id,
             traceparent=trace_carrier.get("traceparent", ""),

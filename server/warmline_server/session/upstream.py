@@ -53,7 +53,7 @@ class Upstream:
             compression=profile.compression,
             max_frame_bytes=profile.max_frame_bytes,
             connect_timeout_s=profile.connect_timeout_s,
-            proxy=profile.proxy or True,
+            proxy=proxy_of(profile.proxy),
         )
         self.idle_policy = IdlePolicy(
             ttl_s=profile.warm_socket_idle_ttl_s,
@@ -115,3 +115,8 @@ class Upstream:
         record.upstream_handshake_request_id = request_id(socket.headers)
         socket.on_closed = lambda cause, code: self._observer.socket_closed(record, cause, code)
         return socket
+
+
+def proxy_of(setting: str) -> str | bool | None:
+    """The proxy that a profile names: its URL, True for what the environment says, None for none at all."""
+    return None if setting == "none" else setting or True
