@@ -20,8 +20,8 @@ class TurnState:
             self._turn_id, self._token = turn_id, None
 
     def offer(self, token: str | None, now_s: float) -> None:
-        """Keeps the first token that is offered to the turn; later ones are ignored."""
-        if self._token is None and token is not None:
+        """Keeps the first token that is offered to the turn; later ones are ignored until it outlived its time."""
+        if token is not None and self.token(now_s) is None:
             self._token, self._set_at_s = token, now_s
 
     def token(self, now_s: float) -> str | None:
