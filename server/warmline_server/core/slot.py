@@ -86,7 +86,7 @@ class Slot:
         """Asks for a handshake.
 
         Returns: its ticket, and the ticket of the handshake to abort (None: none); or None when there is nothing to
-            do: the slot is READY or CLOSED, or a handshake is under way and `replace` is not set.
+            do: the slot is READY or CLOSED, or a handshake is under way that a turn has claimed or `replace` spares.
         """
         if not self._machine.can("armed") or (self.state is SlotState.IN_FLIGHT and (self.claimed or not replace)):
             return None
