@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 from collections.abc import Callable
 
 import h11
@@ -14,6 +15,7 @@ from warmline_simulator.state import State
 from warmline_simulator.wire import Wire
 
 _encode = msgspec.json.encode
+_PHRASES = {int(status): status.phrase.encode() for status in http.HTTPStatus}
 
 
 class HttpRequest:
@@ -151,7 +153,7 @@ class HttpSide:
     def head(self, status: int, headers: list[tuple[str, str]]) -> None:
         """Gather a response head."""
         encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
-        self._send(h11.Response(status_code=status, headers=encoded))
+        self._send(h11.Response(status_code=status, headers=encoded, reason=_PHRASES.get(status, b"")))
 
     def switch(self, headers: list[tuple[str, str]]) -> bytes:
         """Gather the 101 and give the connection away; returns what arrived after the upgrade."""
