@@ -204,7 +204,7 @@ async def test_unary_calls_have_a_deadline(server: FakeServer) -> None:
 
     server.on("GetSession", hangs)
 
-    async with warmline.Client(server.target, unary_timeout_s=0.2) as client:
+    async with warmline.Client(server.target, unary_timeout_s=0.5) as client:
         with pytest.raises(warmline.DeadlineExceededError):
             await client.session("s", start="attach").get()
 
