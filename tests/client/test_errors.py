@@ -2,7 +2,7 @@
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2
 
 import warmline
 from client.fake_server import Call as FakeCall
