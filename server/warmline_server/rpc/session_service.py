@@ -6,12 +6,14 @@ import grpc
 
 from warmline.v1 import session_service_pb2 as pb
 from warmline.v1 import session_service_pb2_grpc as pb_grpc
+from warmline.v1 import types_pb2 as types
 from warmline_server.rpc import translate
 from warmline_server.rpc.callers import tenant_of
 from warmline_server.rpc.edge import answered, session_key
 from warmline_server.session.call import CallerGone
 from warmline_server.session.registry import Registry
 from warmline_server.session.session import Session
+from warmline_server.session.unary import Trace
 
 # The generated servicer's context is of both kinds, sync and aio; ours is aio.
 Context = Any
@@ -91,8 +93,18 @@ class SessionService(pb_grpc.SessionServiceServicer):
 
     async def CompactSession(self, request: pb.CompactSessionRequest, context: Context) -> pb.CompactSessionResponse:
         async def work() -> pb.CompactSessionResponse:
-            self._find(request.session_id, context)
-            raise translate.not_implemented("CompactSession")
+            session = self._find(request.session_id, context)
+            compacted = await session.compact(
+                translate.name(request.lane, "lane", blank_is=""),
+                translate.items(request.input, "input"),
+                translate.options(request.options, "options"),
+                request.turn_id,
+            )
+            return pb.CompactSessionResponse(
+                output=[types.Item(json=item) for item in compacted.items],
+                window_generation=session.window_generation,
+                upstream_request_id=compacted.upstream_request_id,
+            )
 
         return await answered(context, work)
 
@@ -100,15 +112,24 @@ class SessionService(pb_grpc.SessionServiceServicer):
         self, request: pb.SummarizeMemoriesRequest, context: Context
     ) -> pb.SummarizeMemoriesResponse:
         async def work() -> pb.SummarizeMemoriesResponse:
-            self._find(request.session_id, context)
-            raise translate.not_implemented("SummarizeMemories")
+            session = self._find(request.session_id, context)
+            traces = [
+                Trace(trace.id, trace.source_path, translate.items(trace.items, f"traces[{index}].items"))
+                for index, trace in enumerate(request.traces)
+            ]
+            effort = request.reasoning_effort if request.HasField("reasoning_effort") else None
+            told = await session.summarize(request.model, effort, traces)
+            return pb.SummarizeMemoriesResponse(
+                summaries=[pb.MemorySummary(trace_summary=t, memory_summary=m) for t, m in told.pairs],
+                upstream_request_id=told.upstream_request_id,
+            )
 
         return await answered(context, work)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         async def work() -> pb.ListModelsResponse:
-            self._registry.upstream(request.upstream)
-            raise translate.not_implemented("ListModels")
+            listed = await self._registry.models(request.upstream, request.client_version)
+            return pb.ListModelsResponse(models_json=listed.models, etag=listed.etag, from_cache=listed.from_cache)
 
         return await answered(context, work)
 

@@ -1,12 +1,15 @@
 """All sessions of the server: found by tenant and id, made within limits, closed when nobody uses them."""
 
 import asyncio
+import uuid
 from collections.abc import Iterable, Mapping
 
 from warmline_server.clock import Timer
+from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig
 from warmline_server.core.errors import CallerError, Reason, ServiceError
-from warmline_server.session.session import Session, Surroundings
+from warmline_server.session.session import USER_AGENT, VERSION, Session, Surroundings
+from warmline_server.session.unary import Models, UnaryCalls
 from warmline_server.session.upstream import Upstream
 
 
@@ -20,6 +23,7 @@ class Registry:
         self.draining = False
         self._sessions: dict[tuple[str, str], Session] = {}
         self._expiry: dict[Session, Timer] = {}
+        self._unary: dict[str, UnaryCalls] = {}
         self._calls = 0
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
@@ -100,6 +104,22 @@ class Registry:
                     limit=name,
                     retry_after_s=1.0,
                 )
+
+    async def models(self, upstream_name: str, client_version: str) -> Models:
+        """An upstream's models. Raises: WarmlineError. Cancel: the request is dropped."""
+        upstream = self.upstream(upstream_name)
+        unary = self._unary.get(upstream.name)
+        if unary is None:
+            unary = self._unary[upstream.name] = UnaryCalls(upstream, self.around.clock, self.around.jitter)
+        profile = upstream.profile
+        facts = outgoing.Facts(
+            dialect=profile.dialect,
+            conversation_id="",
+            request_id=str(uuid.uuid4()),
+            originator=profile.originator,
+            user_agent=profile.user_agent or USER_AGENT,
+        )
+        return await unary.models(client_version or VERSION, facts)
 
     # Expiry
 

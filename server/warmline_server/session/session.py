@@ -9,9 +9,11 @@ import importlib.metadata
 import random
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from warmline_server.clock import Clock, Timer
 from warmline_server.core import outgoing
@@ -27,6 +29,7 @@ from warmline_server.session.keeper import Acquisition, SlotKeeper
 from warmline_server.session.lane import Lane
 from warmline_server.session.observer import Observer
 from warmline_server.session.turn_metadata import TurnMetadataSource
+from warmline_server.session.unary import Compacted, Summaries, Trace, UnaryCalls
 from warmline_server.session.upstream import Upstream
 from warmline_server.session.warm_sockets import Lost, WarmSockets
 from warmline_server.session.warm_up import WarmUpRequest
@@ -36,7 +39,8 @@ from warmline_server.transport.websocket import WebSocket
 # Calls whose request id is remembered as completed, so that a repetition is recognised. A bound, not a promise.
 REMEMBERED_REQUESTS = 256
 
-USER_AGENT = f"warmline/{importlib.metadata.version('warmline')}"
+VERSION = importlib.metadata.version("warmline")
+USER_AGENT = f"warmline/{VERSION}"
 
 _NO_CARRIER: Mapping[str, str] = {}
 
@@ -96,6 +100,7 @@ class Session:
         self._completed: OrderedDict[str, None] = OrderedDict()
         self._reprobe: Timer | None = None
         self._probes: set[Handshake] = set()
+        self._unary = UnaryCalls(upstream, self.clock, around.jitter)
         self.keeper = SlotKeeper(
             open_warm=lambda: self.open_handshake(None, None, warm_up_request=self._warm_up_request()),
             may_warm=self._may_warm,
@@ -207,6 +212,35 @@ class Session:
                 max_waiting=self.around.limits.max_waiting_calls_per_lane,
             )
         return lane
+
+    # Calls that are answered whole
+
+    async def compact(self, lane_name: str, items: tuple[bytes, ...], overrides: Settings, turn_id: str) -> Compacted:
+        """Has the provider compact a conversation (empty: the lane's transcript), and starts a new window with it.
+
+        Raises: WarmlineError. Cancel: the request is dropped, the window stays.
+        """
+        lane = self.lanes.get(lane_name)
+        held = lane is not None and not items
+        if lane is not None and held:
+            items = lane.transcript or ()
+        facts = self.facts(
+            await self.around.turn_metadata.get(b""), turn_state=None, request_id=str(uuid.uuid4()), turn_id=turn_id
+        )
+        settings = self.settings({}, overrides)
+        compacted = await self._unary.compact(settings, items, facts)
+        if compacted.items:
+            self.advance_window(None)
+            if lane is not None and held:
+                lane.transcript, lane.history_position = compacted.items, len(compacted.items)
+        return compacted
+
+    async def summarize(self, model: str, effort: str | None, traces: Sequence[Trace]) -> Summaries:
+        """Has the provider summarize traces into memories. Raises: WarmlineError. Cancel: the request is dropped."""
+        facts = self.facts(b"", turn_state=None, request_id=str(uuid.uuid4()))
+        if not model:
+            model = msgspec.json.decode(self.settings({}, {})["model"], type=str)
+        return await self._unary.summarize(model, effort, traces, facts)
 
     # Sockets
 
