@@ -42,7 +42,8 @@ from warmline_server.credentials import Recovery
 from warmline_server.session.attempt import Attempt, IdleWatch
 from warmline_server.session.keeper import Acquisition, HandshakeUnanswered
 from warmline_server.session.lane import Lane
-from warmline_server.transport.http_exchange import HttpExchange
+from warmline_server.transport.base import Exchange
+from warmline_server.transport.fixture import open_fixture
 
 if TYPE_CHECKING:
     from warmline_server.session.session import Session
@@ -248,7 +249,7 @@ class Call:
         self._attempt = None
         acquisition = await self._acquire()
         if acquisition is None:
-            await self._run_over_http()
+            await self._run_without_socket()
         else:
             await self._run_over_websocket(acquisition)
 
@@ -312,25 +313,26 @@ class Call:
             self._end_badly(attempt, error)
             raise
 
-    async def _run_over_http(self) -> None:
-        upstream, profile = self.session.upstream, self.session.upstream.profile
-        record = self._new_record(Transport.HTTP, delta.Plan(full_reason=FullReason.TRANSPORT), None)
+    async def _run_without_socket(self) -> None:
+        is_fixture = self.session.upstream.profile.kind == "fixture"
+        transport = Transport.FIXTURE if is_fixture else Transport.HTTP
+        record = self._new_record(transport, delta.Plan(full_reason=FullReason.TRANSPORT), None)
         facts = self._facts(record)
         record.request = requests.body(self._whole_request, outgoing.body_metadata(facts))
         attempt = self._begin(record)
-        exchange = None
+        exchange: Exchange | None = None
         try:
             await self._flush()
-            headers = outgoing.post_headers(
-                facts, profile.provider_headers, profile.extra_headers, dict(await upstream.credential.headers())
-            )
-            exchange = await self._post(headers, record.request)
-            await attempt.read(exchange, self._watch(Transport.HTTP), self)
+            exchange = await (self._play_fixture() if is_fixture else self._post(facts, record.request))
+            await attempt.read(exchange, self._watch(transport), self)
         except BaseException as error:
             if exchange is not None:
                 exchange.abandon()
             self._end_badly(attempt, error)
             raise
+
+    async def _play_fixture(self) -> Exchange:
+        return await open_fixture(self.session.upstream.profile.fixture_path)
 
     def _facts(self, record: AttemptRecord) -> outgoing.Facts:
         session = self.session
@@ -342,14 +344,17 @@ class Call:
             trace_carrier=self.record.trace_carrier,
         )
 
-    async def _post(self, headers: Sequence[tuple[str, str]], body: bytes) -> HttpExchange:
+    async def _post(self, facts: outgoing.Facts, body: bytes) -> Exchange:
         """Sends a POST; its answer's head counts as the first event for the idle limit."""
-        session, profile = self.session, self.session.upstream.profile
+        upstream, clock = self.session.upstream, self.session.clock
+        profile = upstream.profile
+        credential = dict(await upstream.credential.headers())
+        headers = outgoing.post_headers(facts, profile.provider_headers, profile.extra_headers, credential)
         limit_s = profile.first_event_timeout_s or profile.idle_timeout_s
         try:
-            async with TimeLimit(session.clock, session.clock.now_s() + limit_s if limit_s > 0 else None):
-                return await session.upstream.http.open(
-                    session.upstream.http_url,
+            async with TimeLimit(clock, clock.now_s() + limit_s if limit_s > 0 else None):
+                return await upstream.http.open(
+                    upstream.http_url,
                     headers,
                     body,
                     compress=profile.zstd,

@@ -417,7 +417,7 @@ class Session:
     def _latch_if_http_only(self) -> None:
         if self.config.http_only:
             self.latch = Latch(active=True, reason="http_only", since_unix_ns=self.clock.unix_ns())
-        elif not self.upstream.profile.supports_websockets:
+        elif not self.upstream.profile.supports_websockets or self.upstream.profile.kind == "fixture":
             self.latch = Latch(active=True, reason="upstream_without_websockets", since_unix_ns=self.clock.unix_ns())
 
     def _schedule_reprobe(self) -> None:
