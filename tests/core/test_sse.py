@@ -29,6 +29,8 @@ def decode(*chunks: bytes, max_line_bytes: int = 1000, max_event_bytes: int = 10
         (b"event: response.created\ndata: {}\n\n", [SseEvent(b"{}", "response.created")]),
         (b"event:x\n\ndata: a\n\n", [SseEvent(b"a")]),
         (b"data: a\ndata: b\n\n", [SseEvent(b"a\nb")]),
+        (b"data: a\r\ndata: b\r\n\r\n", [SseEvent(b"a\nb")]),
+        (b"data: a\rdata: b\r\r", [SseEvent(b"a\nb")]),
         (b"data\n\n", [SseEvent(b"")]),
         (b"data\ndata\n\n", [SseEvent(b"\n")]),
         (b": keep-alive\n\n", []),
@@ -51,7 +53,23 @@ def test_stream_gives_its_events_whole_and_byte_by_byte(stream: bytes, events: l
 
 
 STREAMS = st.lists(
-    st.sampled_from([b"data", b"event", b":", b" ", b"\n", b"\r", b"\r\n", b"a", b"\xef\xbb\xbf", b"\xff", b"{}"])
+    st.sampled_from(
+        [
+            b"data: a",
+            b"data: b\r\n",
+            b"data",
+            b"event",
+            b":",
+            b" ",
+            b"\n",
+            b"\r",
+            b"\r\n",
+            b"a",
+            b"\xef\xbb\xbf",
+            b"\xff",
+            b"{}",
+        ]
+    )
 ).map(b"".join)
 
 
@@ -97,6 +115,15 @@ def test_limit_that_is_passed_ends_the_stream_after_what_came_before(stream: byt
     assert decoder.failure is not None
     assert (decoder.failure.reason, decoder.failure.heal) == (Reason.UPSTREAM_PROTOCOL, Heal.RESEND)
     assert decoder.failure.text == text
+
+
+def test_line_without_an_end_is_refused_as_soon_as_it_is_too_long() -> None:
+    decoder = SseDecoder(max_line_bytes=20, max_event_bytes=10)
+
+    decoder.feed(b"x" * 20)
+    assert decoder.failure is None
+    decoder.feed(b"x")
+    assert decoder.failure is not None
 
 
 def test_limits_themselves_are_allowed() -> None:

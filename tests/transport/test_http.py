@@ -239,6 +239,8 @@ async def test_reading_pauses_while_the_caller_is_slow_and_loses_nothing(
         peer.send_chunk(b"data: " + str(number).encode().ljust(10_000) + b"\n\n")
     peer.send_chunk(b"")
     await wait_until(lambda: not exchange.is_reading)
+    for _ in range(5000):  # turns of the loop, many more than it takes to read all
+        await asyncio.sleep(0)
     unsent_bytes = peer.writer.transport.get_write_buffer_size()
 
     batches: list[list[bytes]] = []
