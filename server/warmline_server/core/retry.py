@@ -31,9 +31,10 @@ class Situation:
 
     `retries` and `max_retries` count on this transport; `request_retries` and `request_max_retries` count resends of a
     POST that had no response yet; `may_fall_back` is True on a WebSocket of a session that is not latched;
-    `response_started`: the failed attempt had an answer to read; `client_call_finished`: a tool call that the caller executes is among the delivered items; `forgotten_before`: the
-    upstream has already forgotten a response once in this call; `remaining_s` is None without a deadline; `jitter` is
-    in [-1, 1]; `retry_after_cap_s` bounds the wait that an upstream may ask for (0: its wish is ignored).
+    `response_started`: the failed attempt had an answer to read; `client_call_finished`: a tool call that the caller
+    executes is among the delivered items; `forgotten_before`: the upstream has already forgotten a response once in
+    this call; `remaining_s` is None without a deadline; `jitter` is in [-1, 1]; `retry_after_cap_s` bounds the wait
+    that an upstream may ask for (0: its wish is ignored).
     """
 
     mode: RetryMode
@@ -50,7 +51,6 @@ class Situation:
     remaining_s: float | None
     jitter: float
     retry_after_cap_s: float
-    latch_on_exhaustion: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,9 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class FallBack:
-    """Go on over HTTP at once, with a budget of its own."""
+    """Go on over HTTP at once and for good, with a budget of its own."""
 
     reason: str
-    latched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +83,11 @@ def backoff_s(retry: int, jitter: float) -> float:
 
 def decide(failure: UpstreamFailure, situation: Situation) -> Resend | FallBack | GiveUp:
     """Decides what follows a failed attempt; recovery of credentials (Heal.AUTH) was tried before."""
-    if failure.heal in (Heal.NEVER, Heal.AUTH):
+    if failure.heal in (Heal.NEVER, Heal.AUTH) or _output_forbids(situation):
         return GiveUp(_final(failure, situation))
     if failure.heal is Heal.HTTP and situation.may_fall_back:
         return FallBack("upgrade_required")
-    if situation.mode is RetryMode.NEVER or _output_forbids(situation):
+    if situation.mode is RetryMode.NEVER:
         return GiveUp(_final(failure, situation))
     if failure.heal is Heal.FULL_REQUEST and not situation.forgotten_before:
         return Resend(0.0, counts="", fresh_socket=True)
@@ -115,7 +114,7 @@ def _resend(failure: UpstreamFailure, situation: Situation, counts: str) -> Rese
     if situation.retries < situation.max_retries:
         return _within_deadline(failure, situation, situation.retries + 1, counts)
     if situation.may_fall_back and failure.reason not in _TRANSPORT_IS_NOT_AT_FAULT:
-        return FallBack("retries_exhausted", latched=situation.latch_on_exhaustion)
+        return FallBack("retries_exhausted")
     return GiveUp(_final(failure, situation))
 
 
