@@ -146,6 +146,7 @@ class App:
         )
         stack.push_async_callback(http.close)
         credential = open_credential(profile.credential, http=http, clock=self._clock)
+        stack.push_async_callback(credential.close)
         return Upstream(
             name,
             profile,

@@ -138,3 +138,7 @@ class UpstreamFailure(WarmlineError):
         self.words = words
         self.upstream_request_id = upstream_request_id
         self.handshake = handshake
+
+
+class CredentialFailure(UpstreamFailure):
+    """The credential could not be had or renewed. No transport is at fault, so it never leads to another one."""

@@ -115,7 +115,8 @@ class AttemptRecord:
     `call` is None and `number` 0 for a warm-up. `request` is the body or frame as sent; `output_items` the finished
     items seen, verbatim. `full_reason` is None for an incremental request, and `incremental` tells it from "not sent".
     `replaces` is the attempt that this one was sent instead of. `longest_gap_s` is the longest wait between two events,
-    None before the second. `span` is None while it is not traced.
+    None before the second. `span` is None while it is not traced. `auth_mode` and `auth_recovery_step` tell how the
+    credential came, and which step of its recovery came before this attempt; blank: none did.
     """
 
     attempt_id: str
@@ -150,5 +151,7 @@ class AttemptRecord:
     output_items: list[bytes] = field(default_factory=list)
     events_received: int = 0
     longest_gap_s: float | None = None
+    auth_mode: str = ""
+    auth_recovery_step: str = ""
     error: WarmlineError | None = None
     span: SpanIds | None = None

@@ -6,7 +6,7 @@ A pure function of the failure and the situation. After output nothing is resent
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from warmline_server.core.errors import Heal, Reason, UpstreamFailure, WarmlineError
+from warmline_server.core.errors import CredentialFailure, Heal, Reason, UpstreamFailure, WarmlineError
 from warmline_server.core.events import Transport
 
 # 200 ms doubling, within 10 %. Source: wire-behaviour §7, C-038.
@@ -113,9 +113,13 @@ def _resend_post(failure: UpstreamFailure, situation: Situation) -> Resend | Fal
 def _resend(failure: UpstreamFailure, situation: Situation, counts: str) -> Resend | FallBack | GiveUp:
     if situation.retries < situation.max_retries:
         return _within_deadline(failure, situation, situation.retries + 1, counts)
-    if situation.may_fall_back and failure.reason not in _TRANSPORT_IS_NOT_AT_FAULT:
+    if situation.may_fall_back and _transport_may_be_at_fault(failure):
         return FallBack("retries_exhausted")
     return GiveUp(_final(failure, situation))
+
+
+def _transport_may_be_at_fault(failure: UpstreamFailure) -> bool:
+    return failure.reason not in _TRANSPORT_IS_NOT_AT_FAULT and not isinstance(failure, CredentialFailure)
 
 
 def _within_deadline(failure: UpstreamFailure, situation: Situation, retry: int, counts: str) -> Resend | GiveUp:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from warmline_server.clock import Clock, TimeLimit
-from warmline_server.core.errors import Heal, Reason, UpstreamFailure
+from warmline_server.core.errors import CredentialFailure, Heal, Reason, UpstreamFailure
 
 _log = logging.getLogger(__name__)
 
@@ -16,12 +16,12 @@ MAX_BACKOFF_S = 30.0
 
 def permanent(text: str) -> UpstreamFailure:
     """A credential that no repeat can bring; C-067."""
-    return UpstreamFailure(Reason.UPSTREAM_AUTH, text, heal=Heal.NEVER)
+    return CredentialFailure(Reason.UPSTREAM_AUTH, text, heal=Heal.NEVER)
 
 
 def transient(text: str) -> UpstreamFailure:
     """A credential that could not be had now; C-067."""
-    return UpstreamFailure(Reason.UPSTREAM_UNREACHABLE, text, heal=Heal.RESEND)
+    return CredentialFailure(Reason.UPSTREAM_UNREACHABLE, text, heal=Heal.RESEND)
 
 
 class Renewal:
@@ -91,4 +91,4 @@ class Renewal:
     def _anew(self, failed: UpstreamFailure) -> UpstreamFailure:
         """The failure for one of those who meet it; a resend before the wait is over would meet it again."""
         delay_s = max(0.0, self._again_at_s - self._clock.now_s()) if failed.heal is Heal.RESEND else None
-        return UpstreamFailure(failed.reason, failed.text, heal=failed.heal, delay_s=delay_s)
+        return CredentialFailure(failed.reason, failed.text, heal=failed.heal, delay_s=delay_s)

@@ -388,6 +388,8 @@ class Call:
             mismatch=plan.mismatch,
             previous_response_id=plan.previous_response_id,
             replaces=former[-1] if former else None,
+            auth_mode=session.upstream.credential.facts.mode,
+            auth_recovery_step=self._recovery.facts.step if self._recovery is not None else "",
         )
         if acquisition is not None:
             record.slot_outcome = acquisition.outcome
