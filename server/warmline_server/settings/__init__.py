@@ -2,6 +2,7 @@
 
 from warmline_server.settings.check import Finding, check
 from warmline_server.settings.load import load
+from warmline_server.settings.manual import schema
 from warmline_server.settings.model import Auth, Drain, Jwt, Limits, Mtls, Settings, Telemetry, TurnMetadata
 from warmline_server.settings.problems import Problem, SettingsError
 from warmline_server.settings.upstream import Credential, UpstreamProfile
@@ -22,4 +23,5 @@ __all__ = [
     "UpstreamProfile",
     "check",
     "load",
+    "schema",
 ]

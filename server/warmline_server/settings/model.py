@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from warmline_server.settings.annotations import (
     Bytes,
@@ -18,6 +19,8 @@ from warmline_server.settings.annotations import (
 from warmline_server.settings.upstream import UpstreamProfile
 
 Sink = Literal["console", "otlp"]
+# A single name may stand without its brackets, and `none` for the empty list.
+Sinks = Annotated[tuple[Sink, ...], Meta(extra_json_schema={"type": ["array", "string"]})]
 MIB = 1024 * 1024
 
 
@@ -56,8 +59,8 @@ class Drain(Table, frozen=True, kw_only=True):
 class Telemetry(Table, frozen=True, kw_only=True):
     """What leaves the process about calls. Endpoints, sampling and the resource come from the `OTEL_*` variables."""
 
-    traces: Annotated[tuple[Sink, ...], doc("Where spans go: `none`, one name or a list.")] = ()
-    metrics: Annotated[tuple[Sink, ...], doc("Where metrics go: `none`, one name or a list.")] = ()
+    traces: Annotated[Sinks, doc("Where spans go: `none`, one name or a list.")] = ()
+    metrics: Annotated[Sinks, doc("Where metrics go: `none`, one name or a list.")] = ()
     prometheus_listen: Annotated[str, doc("`HOST:PORT` that serves `/metrics`; blank: none.")] = ""
     log_format: Annotated[
         Literal["auto", "text", "json"], doc("`auto`: text on a terminal, else one JSON object per line.")
@@ -126,7 +129,10 @@ class Settings(Table, frozen=True, kw_only=True):
 
     listen: Annotated[
         str,
-        doc("`HOST:PORT` or `unix:PATH` of the gRPC server; port 0 takes a free one. Beyond loopback it needs `auth`."),
+        doc(
+            "`HOST:PORT` or `unix:PATH` of the gRPC server; port 0 takes a free one. Beyond loopback callers must "
+            "authenticate."
+        ),
     ] = "127.0.0.1:50051"
     admin_listen: Annotated[str, doc("`HOST:PORT` that serves channelz; blank: none. Keep it on loopback.")] = ""
     default_upstream: Annotated[str, doc("Upstream of sessions that name none.")] = "openai"
