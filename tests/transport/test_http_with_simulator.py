@@ -7,6 +7,7 @@ import pytest
 
 from transport.http_kit import soon
 from warmline_server.clock import SystemClock
+from warmline_server.core.errors import Heal, Reason
 from warmline_server.core.events import Completed, Created, Emission, ItemDone, TextDelta
 from warmline_server.core.frames import FrameReader
 from warmline_server.core.outgoing import http_url
@@ -68,3 +69,19 @@ async def test_abandoned_response_is_aborted_at_the_upstream(http: HttpTransport
         exchange.abandon()
 
         await soon(simulator.wait_for_aborts(1))
+
+
+@pytest.mark.conformance("C-075")
+async def test_failed_response_is_told_at_once_without_waiting_for_the_end(http: HttpTransport) -> None:
+    """D-1: the reference keeps it to itself until the stream ends, and an idle limit hides it."""
+    script = Script(posts=[Reply(events=[ev.created(), ev.failed("invalid_prompt", "no"), Hang()])], rest="refuse")
+    async with Simulator(script) as simulator:
+        exchange = await open_post(http, simulator)
+        reader, out = FrameReader(), list[Emission]()
+        failure = None
+        while failure is None:
+            for payload in await soon(exchange.receive()):
+                failure = failure or reader.read(payload, 1, out, with_payload=False)
+        exchange.abandon()
+
+    assert (failure.reason, failure.heal) == (Reason.UPSTREAM_REJECTED, Heal.NEVER)
