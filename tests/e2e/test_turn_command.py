@@ -77,9 +77,7 @@ async def test_json_has_the_providers_events_as_they_came(capsys: pytest.Capture
         assert await command(line, "Hi", "--json") == 0
 
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition('"payload":')[2] for line in lines if '"payload":' in line] == [
-        f"{e}}}" for e in reply.events
-    ]
+    assert [line.partition('"payload":')[2] for line in lines if '"payload":' in line] == [f"{e}}}" for e in events]
     assert [json.loads(line)["sequence"] for line in lines] == list(range(1, len(lines) + 1))
     assert json.loads(lines[-1])["data"]["response_id"] == "resp_1"
 
