@@ -74,7 +74,7 @@ def expected(annotation: Any) -> str:
         return f"a list, each {expected(get_args(base)[0])}"
     if origin is dict:
         return "a table of texts"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[base]
+    words = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}[base]
     unit = {"s": " of seconds", "bytes": " of bytes", None: ""}[extra(annotation, UNIT)]
     return f"{words}{unit}{bounds(annotation)}"
 
@@ -107,7 +107,7 @@ def _converted(value: object, annotation: Any, *, strict: bool) -> object:
     except msgspec.ValidationError:
         raise Rejected(_found(value, annotation), expected(annotation), _choice_hint(value, annotation)) from None
     if isinstance(converted, float) and not math.isfinite(converted):
-        raise Rejected(str(converted), f"{expected(annotation)}, finite")
+        raise Rejected(str(converted), expected(annotation))
     return converted
 
 
