@@ -34,7 +34,7 @@ class WatchedRing(InferenceRing):
 @dataclass
 class Service:
     ring: WatchedRing
-    stub: pb_grpc.TraceServiceAsyncStub
+    stub: "pb_grpc.TraceServiceAsyncStub"
     session: SessionRecord
     call: CallRecord
     play: Play

@@ -92,11 +92,20 @@ class _SessionRing:
         self.entries: OrderedDict[str, Inference] = OrderedDict()
         self.tails: set[Tail] = set()
         self.count = 0
+        self.running = 0
+        self.closed = False
 
     def put(self, entry: Inference) -> None:
         self.entries[entry.attempt_id] = entry
         for tail in self.tails:
             tail.put(entry)
+
+    def end_tails_when_idle(self) -> None:
+        """A session is closed before its running attempts have ended, and followers want to see those ends."""
+        if self.closed and not self.running:
+            for tail in self.tails:
+                tail.end()
+            self.tails.clear()
 
 
 class InferenceRing(Observer):
@@ -126,11 +135,9 @@ class InferenceRing(Observer):
     def open_tail(self, tenant: str, session_id: str) -> Tail:
         """Starts to follow a session that is known; `close_tail` ends it."""
         tail = Tail()
-        key = (tenant, session_id)
-        if key in self._closed:
-            tail.end()
-        else:
-            self._rings[key].tails.add(tail)
+        ring = self._rings[tenant, session_id]
+        ring.tails.add(tail)
+        ring.end_tails_when_idle()
         return tail
 
     def close_tail(self, tenant: str, session_id: str, tail: Tail) -> None:
@@ -142,13 +149,12 @@ class InferenceRing(Observer):
     def session_opened(self, session: SessionRecord) -> None:
         key = _key(session)
         self._closed.pop(key, None)
-        self._rings.setdefault(key, _SessionRing())
+        self._rings.setdefault(key, _SessionRing()).closed = False
 
     def session_closed(self, session: SessionRecord, reason: str) -> None:
         key = _key(session)
-        for tail in self._rings[key].tails:
-            tail.end()
-        self._rings[key].tails.clear()
+        self._rings[key].closed = True
+        self._rings[key].end_tails_when_idle()
         self._closed[key] = None
         while len(self._closed) > KEPT_CLOSED:
             forgotten, _ = self._closed.popitem(last=False)
@@ -158,6 +164,7 @@ class InferenceRing(Observer):
     def attempt_started(self, attempt: AttemptRecord) -> None:
         ring = self._rings[_key(attempt.session)]
         ring.count += 1
+        ring.running += 1
         ring.put(_entry(attempt, ring.count))
         self._kept[attempt.attempt_id] = ring
         if len(ring.entries) > self._per_session:
@@ -169,6 +176,10 @@ class InferenceRing(Observer):
 
     def attempt_ended(self, attempt: AttemptRecord) -> None:
         self._update(attempt)
+        ring = self._rings.get(_key(attempt.session))
+        if ring is not None:
+            ring.running -= 1
+            ring.end_tails_when_idle()
 
     def attempt_evidence(self, attempt: AttemptRecord) -> None:
         self._update(attempt)
