@@ -1,60 +1,27 @@
-"""A raw server whose every byte the test decides, and a clock that it turns by hand."""
+"""A raw server whose every byte the test decides, and exchanges with it."""
 
 import asyncio
-import heapq
-import itertools
+import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from warmline_server.clock import Timer
+import pytest
+
+from warmline_server.core.errors import UpstreamFailure
+from warmline_server.transport.http import HttpTransport
+from warmline_server.transport.http_exchange import HttpExchange, HttpLimits
 
 T = TypeVar("T")
 
 # Far more than any step here takes, far less than a hanging test may cost.
 PATIENCE_S = 5.0
 
-
-class ManualClock:
-    """Time stands still until `advance`. Its wall time is 1 January 2024."""
-
-    def __init__(self) -> None:
-        self._now_s = 1000.0
-        self._order = itertools.count()
-        self._timers: list[tuple[float, int, ManualTimer]] = []
-
-    def now_s(self) -> float:
-        return self._now_s
-
-    def unix_ns(self) -> int:
-        return 1_704_067_200_000_000_000
-
-    def call_at(self, at_s: float, callback: Callable[[], object]) -> Timer:
-        timer = ManualTimer(callback)
-        heapq.heappush(self._timers, (at_s, next(self._order), timer))
-        return timer
-
-    def advance(self, duration_s: float) -> None:
-        self._now_s += duration_s
-        while self._timers and self._timers[0][0] <= self._now_s:
-            timer = heapq.heappop(self._timers)[2]
-            if timer.callback is not None:
-                timer.callback()
-
-    @property
-    def armed(self) -> int:
-        """Timers that wait."""
-        return sum(timer.callback is not None for _, _, timer in self._timers)
-
-
-class ManualTimer:
-    def __init__(self, callback: Callable[[], object]) -> None:
-        self.callback: Callable[[], object] | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
+HEADERS = [("Accept", "text/event-stream"), ("Authorization", "Bearer k")]
+LIMITS = HttpLimits(read_ahead_bytes=100_000, max_event_bytes=50_000, max_reply_bytes=10_000)
+CONNECT_TIMEOUT_S = 15.0
 
 
 @dataclass
@@ -160,3 +127,35 @@ async def soon(awaitable: Awaitable[T]) -> T:
     """Fails a test that would hang."""
     async with asyncio.timeout(PATIENCE_S):
         return await awaitable
+
+
+def opening(
+    http: HttpTransport, url: str, body: bytes = b"{}", *, compress: bool = False
+) -> asyncio.Task[HttpExchange]:
+    return asyncio.create_task(http.open(url, HEADERS, body, compress=compress, connect_timeout_s=CONNECT_TIMEOUT_S))
+
+
+async def open_stream(http: HttpTransport, server: RawServer, *headers: str) -> tuple[HttpExchange, Peer]:
+    """An exchange whose head has come, and its server's side."""
+    task = opening(http, server.url)
+    peer = await server.take_request()
+    peer.send_head("200 OK", *headers)
+    return await soon(task), peer
+
+
+def event(name: str) -> bytes:
+    return b"event: x\ndata: " + json.dumps({"type": name}).encode() + b"\n\n"
+
+
+async def refused(http: HttpTransport, server: RawServer, reply: bytes) -> UpstreamFailure:
+    task = opening(http, server.url)
+    peer = await server.take_request()
+    peer.send(reply)
+    with pytest.raises(UpstreamFailure) as caught:
+        await soon(task)
+    return caught.value
+
+
+def whole(status: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body

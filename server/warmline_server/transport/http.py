@@ -173,6 +173,9 @@ class HttpTransport:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and caller is not None and not caller.cancelling():
+                raise failures.stream_lost("connections to the upstream were closed") from None
             cancel_once(task)
             raise
 
