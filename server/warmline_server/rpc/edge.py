@@ -12,7 +12,7 @@ import grpc
 
 from warmline_server.core.errors import CallerError, Reason, WarmlineError
 from warmline_server.rpc import status
-from warmline_server.session.call import CallerGone
+from warmline_server.session.call_spec import CallerGone
 
 _log = logging.getLogger(__name__)
 

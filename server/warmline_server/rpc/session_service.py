@@ -10,7 +10,7 @@ from warmline.v1 import types_pb2 as types
 from warmline_server.rpc import translate
 from warmline_server.rpc.callers import tenant_of
 from warmline_server.rpc.edge import answered, session_key
-from warmline_server.session.call import CallerGone
+from warmline_server.session.call_spec import CallerGone
 from warmline_server.session.registry import Registry
 from warmline_server.session.session import Session
 from warmline_server.session.unary import Trace

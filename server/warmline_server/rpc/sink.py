@@ -9,7 +9,7 @@ from warmline_server.clock import Clock, Timer
 from warmline_server.core.errors import Reason, ServiceError, WarmlineError
 from warmline_server.core.events import Emission
 from warmline_server.rpc import translate_events
-from warmline_server.session.call import CallerGone
+from warmline_server.session.call_spec import CallerGone
 
 Context = grpc.aio.ServicerContext[pb.StreamTurnRequest, pb.StreamTurnResponse]
 

@@ -15,7 +15,7 @@ from warmline_server.observe.ring import Inference, InferenceRing
 from warmline_server.rpc import translate_events
 from warmline_server.rpc.callers import tenant_of
 from warmline_server.rpc.edge import answered, session_key
-from warmline_server.session.call import CallerGone
+from warmline_server.session.call_spec import CallerGone
 
 # The generated servicer's context is of both kinds, sync and aio; ours is aio.
 Context = Any

@@ -20,7 +20,7 @@ from warmline_server.observe.attributes import Attributes
 from warmline_server.observe.metric_table import RPC_DURATION
 from warmline_server.observe.metrics import histogram, open_meter
 from warmline_server.observe.tracing import carrier_of, open_tracer, rpc_span
-from warmline_server.session.call import CallerGone
+from warmline_server.session.call_spec import CallerGone
 
 # Probes and reflection call without end and tell nothing.
 UNTRACED = ("/grpc.",)

@@ -15,16 +15,18 @@ from warmline.v1 import types_pb2 as types
 from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig, Source, WarmUp
 from warmline_server.core.errors import CallerError, Reason, ServiceError
+from warmline_server.core.lenient import NOT_JSON
 from warmline_server.core.request import parse_extra
 from warmline_server.core.retry import RetryMode
 from warmline_server.core.slot import SlotState
 from warmline_server.rpc import translate_events
-from warmline_server.session.call import OnBusy
+from warmline_server.session.call_spec import OnBusy
 from warmline_server.session.lane import Lane
 from warmline_server.session.session import Session
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
+_LABEL = re.compile(r"[\x20-\x7e]{1,64}")
 MAX_LABELS = 16
 MAX_LABEL_BYTES = 64
 
@@ -118,6 +120,8 @@ def config(message: types.SessionConfig, field: str) -> SessionConfig:
     _check_labels(message.labels, f"{field}.labels")
     if message.conversation_id:
         _check_uuid(message.conversation_id, f"{field}.conversation_id")
+    if lineage.sub_agent_label and not _LABEL.fullmatch(lineage.sub_agent_label):
+        raise invalid(f"{field}.lineage.sub_agent_label", "expected up to 64 printable ASCII characters")
     return SessionConfig(
         given=message.SerializeToString(deterministic=True),
         upstream=message.upstream,
@@ -130,11 +134,11 @@ def config(message: types.SessionConfig, field: str) -> SessionConfig:
         defaults=options(message.request_defaults, f"{field}.request_defaults"),
         stream_max_retries=_count(retry, "stream_max_retries", f"{field}.retry_policy", 0, 100),
         request_max_retries=_count(retry, "request_max_retries", f"{field}.retry_policy", 0, 100),
-        fallback_after_s=_optional_seconds(fallback, "fallback_after", f"{field}.fallback_policy"),
-        latch_reprobe_s=_optional_seconds(fallback, "latch_reprobe", f"{field}.fallback_policy"),
+        fallback_after_s=_optional_seconds(fallback, "fallback_after", f"{field}.fallback_policy", zero_allowed=True),
+        latch_reprobe_s=_optional_seconds(fallback, "latch_reprobe", f"{field}.fallback_policy", zero_allowed=True),
         http_only=fallback.http_only,
-        idle_ttl_s=_optional_seconds(limits, "idle_ttl", f"{field}.limits"),
-        max_turn_duration_s=_optional_seconds(limits, "max_turn_duration", f"{field}.limits"),
+        idle_ttl_s=_optional_seconds(limits, "idle_ttl", f"{field}.limits", zero_allowed=False),
+        max_turn_duration_s=_optional_seconds(limits, "max_turn_duration", f"{field}.limits", zero_allowed=False),
         max_lanes=_count(limits, "max_lanes", f"{field}.limits", 1, 2**31 - 1),
         max_transcript_bytes=_count(limits, "max_transcript_bytes", f"{field}.limits", 0, 2**62),
         labels=dict(message.labels),
@@ -286,7 +290,7 @@ def _text(message: types.TextOptions, field: str) -> bytes:
 def _json(value: bytes, field: str) -> bytes:
     try:
         msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise invalid(field, f"is not JSON: {error}") from error
     return value
 
@@ -306,10 +310,12 @@ def _count(message: types.RetryPolicy | types.SessionLimits, key: str, field: st
     return value
 
 
-def _optional_seconds(message: types.FallbackPolicy | types.SessionLimits, key: str, field: str) -> float | None:
+def _optional_seconds(
+    message: types.FallbackPolicy | types.SessionLimits, key: str, field: str, *, zero_allowed: bool
+) -> float | None:
     if not message.HasField(key):  # type: ignore[arg-type]
         return None
-    return seconds(getattr(message, key), f"{field}.{key}", zero_allowed=True)
+    return seconds(getattr(message, key), f"{field}.{key}", zero_allowed=zero_allowed)
 
 
 def _check_labels(labels: Mapping[str, str], field: str) -> None:

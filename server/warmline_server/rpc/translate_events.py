@@ -202,6 +202,10 @@ def _incomplete(message: pb.TurnEvent, emission: ev.Emission) -> None:
     message.incomplete.CopyFrom(incomplete)
 
 
+def _raw(message: pb.TurnEvent, emission: ev.Emission) -> None:
+    message.raw.SetInParent()
+
+
 _TERMINAL = frozenset({ev.Completed, ev.Incomplete})
 _FILL: Mapping[type, _Fill] = {
     ev.Admitted: _by_name("admitted"),
@@ -223,5 +227,5 @@ _FILL: Mapping[type, _Fill] = {
     ev.ReasoningIncluded: _reasoning_included,
     ev.Completed: _completed,
     ev.Incomplete: _incomplete,
-    ev.Raw: _by_name("raw"),
+    ev.Raw: _raw,
 }

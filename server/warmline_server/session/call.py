@@ -6,17 +6,15 @@ whatever ends a call stops the upstream read, closes the books and drops a socke
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from warmline_server.clock import TimeLimit, Timer, sleep
+from warmline_server.clock import TimeLimit, Timer
 from warmline_server.core import delta, failures, outgoing, retry
 from warmline_server.core import request as requests
 from warmline_server.core.errors import (
     CallerError,
-    Heal,
     Reason,
     ServiceError,
     UpstreamFailure,
@@ -29,72 +27,24 @@ from warmline_server.core.events import (
     Emission,
     FellBack,
     FullReason,
-    ItemDone,
     RateLimits,
     Restarted,
-    Retrying,
     SlotOutcome,
     Transport,
 )
 from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus, CallOutcome, CallRecord
 from warmline_server.core.request import ModelRequest
-from warmline_server.credentials import Recovery
 from warmline_server.session.attempt import Attempt, IdleWatch
+from warmline_server.session.call_spec import CallerGone, CallSpec, OnBusy, Sink
 from warmline_server.session.keeper import Acquisition, HandshakeUnanswered
 from warmline_server.session.lane import Lane
+from warmline_server.session.outbox import Outbox
+from warmline_server.session.resends import Resends
 from warmline_server.transport.base import Exchange
 from warmline_server.transport.fixture import open_fixture
 
 if TYPE_CHECKING:
     from warmline_server.session.session import Session
-
-
-class OnBusy(Enum):
-    """What a call does when its lane has a running call."""
-
-    REJECT = auto()
-    WAIT = auto()
-    PREEMPT = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class CallSpec:
-    """What a caller asked for.
-
-    `settings`: body fields as JSON, the session's defaults merged in; `items`: the input, oldest first; `append_at`:
-    the history position of an APPEND call, None for FULL; `deadline_at_s`: monotonic, None without one;
-    `max_duration_s`: at most the operator's.
-    """
-
-    lane: str
-    turn_id: str
-    request_id: str
-    settings: Mapping[str, bytes]
-    items: tuple[bytes, ...]
-    append_at: int | None
-    turn_metadata: bytes
-    retry: retry.RetryMode
-    on_busy: OnBusy
-    deadline_at_s: float | None
-    max_duration_s: float
-    with_payload: bool
-    session_created: bool = False
-
-
-class CallerGone(Exception):
-    """The caller no longer reads: its channel or its call is gone."""
-
-
-class Sink(Protocol):
-    """The one writer to a caller's stream. `sequence` is the number of the last event that was written."""
-
-    sequence: int
-
-    async def send(self, emissions: Sequence[Emission]) -> None:
-        """Writes events in one message; returns when the stream takes more.
-
-        Raises: CallerGone. Cancel: the message may be half written; the stream takes only a status then.
-        """
 
 
 class Call:
@@ -106,21 +56,15 @@ class Call:
         self.spec = spec
         self.record = record
         self.completed = False
-        self._sink = sink
+        self._outbox = Outbox(sink, keeps_items=spec.retry is retry.RetryMode.REFERENCE)
+        self._resends = Resends(session, spec, record, self._outbox)
         self._task: asyncio.Task[object] | None = None
         self._stopped: WarmlineError | None = None
         self._timers: list[Timer] = []
-        self._pending: list[Emission] = []
         self._base: ModelRequest | None = None
         self._request: ModelRequest | None = None
         self._metadata = b""
         self._attempt: Attempt | None = None
-        self._retries = 0
-        self._request_retries = 0
-        self._forgotten = False
-        self._recovery: Recovery | None = None
-        self._client_call_finished = False
-        self._kept: list[tuple[int, bytes]] = []
         self._announce_restart = False
 
     # From the outside
@@ -168,7 +112,7 @@ class Call:
             record.outcome = CallOutcome.CANCELLED if gone else CallOutcome.FAILED
             record.error = error if isinstance(error, WarmlineError) else None
         record.ended_at_s, record.ended_unix_ns = clock.now_s(), clock.unix_ns()
-        record.events_sent = self._sink.sequence
+        record.events_sent = self._outbox.sequence
         self.session.observer.call_ended(record)
 
     def _set_timers(self) -> None:
@@ -214,16 +158,17 @@ class Call:
         self._request = self._base = self._base or self._appended()
         lane.turn_state.begin(spec.turn_id)
         self._metadata = await self.session.around.turn_metadata.get(spec.turn_metadata)
-        self._pending.append(
-            Emission(Admitted(spec.turn_id, spec.request_id, self.session.record.conversation_id, spec.session_created))
-        )
+        conversation_id = self.session.record.conversation_id
+        self._outbox.add(Admitted(spec.turn_id, spec.request_id, conversation_id, spec.session_created), 0)
         while True:
             try:
                 await self._run_attempt()
                 return
             except UpstreamFailure as failure:
                 lane.drop_socket("failed")
-                await self._after(failure)
+                await self._resends.after(failure, self._attempt)
+                if self.record.output_delivered:
+                    self._restart()
 
     def _appended(self) -> ModelRequest:
         """The whole request of an APPEND call: the lane's transcript and the new items."""
@@ -267,7 +212,7 @@ class Call:
         if not self._may_wait_for_handshake():
             self._pass_over("circuit_open")
             return None
-        await self._flush()  # a handshake may take a while: the caller should know that it was admitted
+        await self._outbox.flush()  # a handshake may take a while: the caller should know that it was admitted
         try:
             acquisition = await session.acquire(self)
         except HandshakeUnanswered:
@@ -275,7 +220,7 @@ class Call:
             self._pass_over("handshake_unanswered")
             return None
         if acquisition is None:
-            self._pending.append(Emission(FellBack(latched=True, reason=session.latch.reason), self._number))
+            self._outbox.add(FellBack(latched=True, reason=session.latch.reason), self._number)
             return None
         lane.acquired, lane.generation = acquisition, session.window_generation
         lane.baseline = acquisition.handshake.baseline
@@ -292,7 +237,7 @@ class Call:
 
     def _pass_over(self, reason: str) -> None:
         """This attempt goes over HTTP; the session stays with the WebSocket (D-14)."""
-        self._pending.append(Emission(FellBack(latched=False, reason=reason), self._number))
+        self._outbox.add(FellBack(latched=False, reason=reason), self._number)
         self.session.observer.fell_back(self.session.record, self.record, reason, latched=False)
 
     async def _run_over_websocket(self, acquisition: Acquisition) -> None:
@@ -307,7 +252,7 @@ class Call:
         attempt = self._begin(record)
         try:
             exchange = await acquisition.socket.send(record.request)
-            await self._flush()
+            await self._outbox.flush()
             await attempt.read(exchange, self._watch(Transport.WEBSOCKET), self)
         except BaseException as error:
             self._end_badly(attempt, error)
@@ -322,7 +267,7 @@ class Call:
         attempt = self._begin(record)
         exchange: Exchange | None = None
         try:
-            await self._flush()
+            await self._outbox.flush()
             exchange = await (self._play_fixture() if is_fixture else self._post(facts, record.request))
             await attempt.read(exchange, self._watch(transport), self)
         except BaseException as error:
@@ -364,7 +309,7 @@ class Call:
             raise failures.idle(Transport.HTTP, limit_s, first=True) from error
 
     def _plan(self, acquisition: Acquisition) -> delta.Plan:
-        if self._forgotten:
+        if self._resends.forgotten:
             return delta.Plan(full_reason=FullReason.PREVIOUS_RESPONSE_LOST)
         if acquisition.outcome is not SlotOutcome.REUSED and self.lane.baseline is None:
             return delta.Plan(full_reason=FullReason.NEW_SOCKET)
@@ -389,7 +334,7 @@ class Call:
             previous_response_id=plan.previous_response_id,
             replaces=former[-1] if former else None,
             auth_mode=session.upstream.credential.facts.mode,
-            auth_recovery_step=self._recovery.facts.step if self._recovery is not None else "",
+            auth_recovery_step=self._resends.recovery_step,
         )
         if acquisition is not None:
             record.slot_outcome = acquisition.outcome
@@ -402,23 +347,19 @@ class Call:
         session = self.session
         attempt = Attempt(record, clock=session.clock, observer=session.observer, with_payload=self.spec.with_payload)
         self._attempt = attempt
-        self._pending.append(
-            Emission(
-                AttemptStarted(
-                    record.attempt_id,
-                    record.transport,
-                    record.slot_outcome,
-                    record.connection_id,
-                    record.full_reason,
-                    record.mismatch,
-                ),
-                record.number,
-            )
+        started = AttemptStarted(
+            record.attempt_id,
+            record.transport,
+            record.slot_outcome,
+            record.connection_id,
+            record.full_reason,
+            record.mismatch,
         )
+        self._outbox.add(started, record.number)
         if self._announce_restart:
             self._announce_restart = False
-            kept = tuple(sequence for sequence, _ in self._kept)
-            self._pending.append(Emission(Restarted(record.number, kept), record.number))
+            kept = tuple(sequence for sequence, _ in self._outbox.kept)
+            self._outbox.add(Restarted(record.number, kept), record.number)
         attempt.begin()
         return attempt
 
@@ -433,7 +374,7 @@ class Call:
 
     def _end_badly(self, attempt: Attempt, error: BaseException) -> None:
         """Closes an attempt's record with what ended it. Without effect on one that has ended well."""
-        self._client_call_finished |= attempt.response.client_call_finished
+        self._resends.client_call_finished |= attempt.response.client_call_finished
         self.record.response_id = attempt.record.response_id or self.record.response_id
         if isinstance(error, UpstreamFailure):
             attempt.end(AttemptStatus.FAILED, error)
@@ -446,19 +387,10 @@ class Call:
     # What an attempt asks (`attempt.Hooks`)
 
     async def send(self, emissions: Sequence[Emission]) -> None:
-        """Passes events on, with what was pending before them."""
-        if self._pending:
-            emissions, self._pending = [*self._pending, *emissions], []
-        if not emissions:
-            return
-        sequence = self._sink.sequence
-        if self.spec.retry is retry.RetryMode.REFERENCE:
-            for offset, emission in enumerate(emissions, start=1):
-                if isinstance(emission.event, ItemDone) and not requests.is_client_call(emission.event.item):
-                    self._kept.append((sequence + offset, emission.event.item))
+        """Passes events on to the caller."""
         if self._attempt is not None:
             self.record.output_delivered |= self._attempt.response.has_output
-        await self._sink.send(emissions)
+        await self._outbox.send(emissions)
 
     def settle(self, terminal: Emission) -> Emission:
         """The response has ended well: the lane's chain and the books are up to date before the caller hears of it."""
@@ -505,118 +437,13 @@ class Call:
         """The provider told its limits."""
         self.session.note_rate_limits(limits)
 
-    # After a failure
-
-    async def _after(self, failure: UpstreamFailure) -> None:
-        """Prepares the next attempt, or raises what ends the call."""
-        if self._attempt is None or not self._attempt.response_started:
-            for limits in failures.limits_before(failure):
-                self.note_rate_limits(limits)
-                self._pending.append(Emission(limits, self._number))
-        if failure.heal is Heal.AUTH:
-            try:
-                if await self._recover_credential():
-                    return
-            except UpstreamFailure as why:
-                failure = why
-        match retry.decide(failure, self._situation()):
-            case retry.GiveUp(error=error):
-                await self._flush()
-                raise error from failure
-            case retry.FallBack(reason=reason):
-                self._fall_back(failure, reason)
-            case retry.Resend() as resend:
-                await self._prepare_resend(failure, resend)
-        if self.record.output_delivered:
-            self._restart()
-
-    async def _recover_credential(self) -> bool:
-        """Takes the next step of recovery, which costs no retry (C-066).
-
-        Returns: whether the attempt may be repeated. Raises: UpstreamFailure when the step itself failed (C-067).
-        """
-        if self._recovery is None:
-            self._recovery = self.session.upstream.credential.start_recovery()
-        return await self._recovery.next_step()
-
-    def _situation(self) -> retry.Situation:
-        session, spec, attempt = self.session, self.spec, self._attempt
-        profile, config, now_s = session.upstream.profile, session.config, session.clock.now_s()
-        on_websocket = session.wants_websocket
-        ends = [self.record.started_at_s + spec.max_duration_s]
-        if spec.deadline_at_s is not None:
-            ends.append(spec.deadline_at_s)
-        return retry.Situation(
-            mode=spec.retry,
-            transport=Transport.WEBSOCKET if on_websocket else Transport.HTTP,
-            retries=self._retries,
-            max_retries=_given(config.stream_max_retries, profile.stream_max_retries),
-            request_retries=self._request_retries,
-            request_max_retries=_given(config.request_max_retries, profile.request_max_retries),
-            may_fall_back=on_websocket,
-            response_started=attempt is not None and attempt.response_started,
-            output_delivered=self.record.output_delivered,
-            client_call_finished=self._client_call_finished,
-            forgotten_before=self._forgotten,
-            remaining_s=min(ends) - now_s,
-            jitter=session.around.jitter(),
-            retry_after_cap_s=profile.retry_after_cap_s,
-        )
-
-    def _fall_back(self, failure: UpstreamFailure, reason: str) -> None:
-        session = self.session
-        if failure.handshake and failure.heal is not Heal.HTTP:
-            session.upstream.trip_circuit()
-        session.fall_back(reason, self.record)
-        self._retries = self._request_retries = 0
-        self._pending.append(Emission(FellBack(latched=True, reason=reason), self._number))
-
-    async def _prepare_resend(self, failure: UpstreamFailure, resend: retry.Resend) -> None:
-        session, profile = self.session, self.session.upstream.profile
-        self._forgotten |= failure.heal is Heal.FULL_REQUEST
-        count, most = self._count(resend.counts, profile.stream_max_retries, profile.request_max_retries)
-        words = failure.words
-        self._pending.append(
-            Emission(
-                Retrying(
-                    reason=failure.reason,
-                    retry=count,
-                    max_retries=most,
-                    delay_s=resend.delay_s,
-                    response_id=self.record.response_id,
-                    upstream_request_id=failure.upstream_request_id,
-                    upstream_status=words.status if words is not None else None,
-                ),
-                self._number,
-            )
-        )
-        if self.record.attempts:
-            session.observer.retry_scheduled(self.record.attempts[-1], resend.delay_s)
-        if resend.delay_s > 0:
-            await self._flush()
-            await sleep(session.clock, resend.delay_s)
-
-    def _count(self, counts: str, stream_max: int, request_max: int) -> tuple[int, int]:
-        """Takes a resend from its budget. Returns: how many that makes, and how many there may be."""
-        config = self.session.config
-        if counts == "request":
-            self._request_retries += 1
-            return self._request_retries, _given(config.request_max_retries, request_max)
-        if counts == "stream":
-            self._retries += 1
-            self._request_retries = 0
-        return self._retries, _given(config.stream_max_retries, stream_max)
-
     def _restart(self) -> None:
         """The next attempt follows output: finished items go back to the model, the rest is void (D-12)."""
         assert self._base is not None, "a request is built before an attempt"
         self._announce_restart = True
-        self._request = self._base.extended([item for _, item in self._kept])
+        self._request = self._base.extended([item for _, item in self._outbox.kept])
 
     # Small things
-
-    async def _flush(self) -> None:
-        await self.send(())
 
     @property
     def _number(self) -> int:
@@ -627,7 +454,3 @@ class Call:
     def _whole_request(self) -> ModelRequest:
         assert self._request is not None, "a request is built before an attempt"
         return self._request
-
-
-def _given(value: int | None, default: int) -> int:
-    return default if value is None else value

@@ -23,7 +23,8 @@ from warmline_server.core.events import RateLimits
 from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecord
 from warmline_server.core.request import Settings, base_settings, merge
 from warmline_server.core.slot import SlotState
-from warmline_server.session.call import Call, CallSpec, Sink
+from warmline_server.session.call import Call
+from warmline_server.session.call_spec import CallSpec, Sink
 from warmline_server.session.handshake import Handshake
 from warmline_server.session.keeper import Acquisition, SlotKeeper
 from warmline_server.session.lane import Lane
