@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from warmline_server.core import failures
 from warmline_server.core.errors import Heal, Reason, UpstreamFailure, UpstreamWords
 from warmline_server.core.events import RateLimits, RateLimitWindow, Transport

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from warmline_server.core import events as ev
 from warmline_server.core.errors import Heal, Reason, UpstreamFailure
 from warmline_server.core.frames import FrameReader

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from warmline_server.core.lenient import LenientDecoder
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from warmline_server.core import rate_limits
 from warmline_server.core.events import Credits, RateLimits, RateLimitWindow
 

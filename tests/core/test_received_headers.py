@@ -1,6 +1,7 @@
 """What reply headers mean."""
 
 import pytest
+
 from warmline_server.core import received_headers
 from warmline_server.core.events import (
     ModelsEtag,
