@@ -171,6 +171,8 @@ def options(message: types.RequestOptions, field: str) -> dict[str, bytes]:
 
 def extra_fields(request_json: bytes) -> dict[str, bytes]:
     """A call's further body fields, as JSON. Raises: CallerError when they are refused."""
+    if request_json:
+        _json(request_json, "request_json")  # of the values only those that the server looks at are decoded later
     return parse_extra(request_json, outgoing.RESERVED_CLIENT_METADATA)
 
 

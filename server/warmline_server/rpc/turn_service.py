@@ -13,7 +13,7 @@ from warmline_server.rpc.callers import tenant_of
 from warmline_server.rpc.edge import answered, session_key
 from warmline_server.rpc.sink import GrpcSink
 from warmline_server.rpc.tracing_interceptor import current_rpc_trace_carrier
-from warmline_server.session.call import CallerGone, CallSpec
+from warmline_server.session.call_spec import CallerGone, CallSpec
 from warmline_server.session.registry import Registry
 from warmline_server.session.session import Session
 
@@ -85,14 +85,21 @@ class TurnService(pb_grpc.TurnServiceServicer):
         session_key(context, request.session_id)
         session_id = translate.name(request.session_id, "session_id")
         translate.choice(dict.fromkeys(pb.EventMode.values()), request.events, "events")
+        translate.choice(dict.fromkeys(pb.DisconnectMode.values()), request.on_disconnect, "on_disconnect")
         tenant, created = tenant_of(context), False
         if request.HasField("session_config"):
             config = translate.config(request.session_config, "session_config")
-            session, created = self._registry.create(tenant, session_id, config)
+            session, created = self._registry.create(tenant, session_id, config, config_field="session_config")
         else:
             session = self._registry.find(tenant, session_id)
-        spec = self._spec(request, session, context, created=created)
-        self._registry.admit_call()
+        try:
+            spec = self._spec(request, session, context, created=created)
+            self._registry.admit_call()
+        except WarmlineError:
+            if created:
+                # Kept, its config would stand in the way of the corrected request's.
+                self._registry.close(session, "refused")
+            raise
         return session, spec
 
     def _spec(self, request: pb.StreamTurnRequest, session: Session, context: Context, *, created: bool) -> CallSpec:

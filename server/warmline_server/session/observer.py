@@ -20,7 +20,7 @@ class Observer:
         """A session was created."""
 
     def session_closed(self, session: SessionRecord, reason: str) -> None:
-        """A session was closed: "caller", "idle", "evicted" or "shutdown"."""
+        """A session was closed: "caller", "idle", "evicted", "refused" (with the call that made it) or "shutdown"."""
 
     def slot_changed(self, session: SessionRecord, former: str, state: str) -> None:
         """The preconnect slot went from one state (IDLE, IN_FLIGHT, READY, CLOSED) to another."""

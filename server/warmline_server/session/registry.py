@@ -38,9 +38,12 @@ class Registry:
         """Calls that run or wait."""
         return self._calls
 
-    def create(self, tenant: str, session_id: str, config: SessionConfig) -> tuple[Session, bool]:
+    def create(
+        self, tenant: str, session_id: str, config: SessionConfig, *, config_field: str = "config"
+    ) -> tuple[Session, bool]:
         """Makes a session, or finds the one that equals it.
 
+        Args: `config_field`: the request's field that `config` came from.
         Returns: the session, and whether it is new.
         Raises: CallerError SESSION_CONFIG_CONFLICT, UNKNOWN_UPSTREAM; ServiceError LIMIT_EXCEEDED, SERVER_DRAINING.
         """
@@ -54,7 +57,7 @@ class Registry:
                 )
             return session, False
         self.refuse_when_draining()
-        upstream = self.upstream(config.upstream)
+        upstream = self.upstream(config.upstream, field=f"{config_field}.upstream")
         self._check_room(tenant)
         session = Session(session_id, tenant, config, upstream, self.around)
         self._sessions[tenant, session_id] = session
@@ -72,13 +75,13 @@ class Registry:
         """The tenant's sessions, by id."""
         return sorted((s for (t, _), s in self._sessions.items() if t == tenant), key=lambda s: s.session_id)
 
-    def upstream(self, name: str) -> Upstream:
+    def upstream(self, name: str, *, field: str = "upstream") -> Upstream:
         """The upstream of this name, blank: the default. Raises: CallerError UNKNOWN_UPSTREAM."""
         upstream = self.upstreams.get(name or self.default_upstream)
         if upstream is None:
             known = ", ".join(sorted(self.upstreams))
             raise CallerError(
-                Reason.UNKNOWN_UPSTREAM, f"no upstream {name!r} is configured; there are: {known}", field="upstream"
+                Reason.UNKNOWN_UPSTREAM, f"no upstream {name[:80]!r} is configured; there are: {known}", field=field
             )
         return upstream
 
