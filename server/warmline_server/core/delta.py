@@ -6,48 +6,57 @@ Items are compared by JSON value, since agents write them anew: by digest of a c
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from warmline_server.core.events import FullReason, Mismatch
+from warmline_server.core.lenient import NOT_JSON
 
 DIGEST_BYTES = 16
+# Up to here every integer is a float of its own. Source: IEEE 754, binary64.
+_EXACT_BELOW = 2**53
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def _number(text: str) -> float | int:
-    """1.0 and 1 are one JSON value."""
+    """1.0 and 1 are one JSON value, as long as both are exact."""
     value = float(text)
-    return int(value) if value.is_integer() else value
+    if math.isinf(value):
+        raise msgspec.ValidationError("number out of range")  # as without this hook; encoded it would be null
+    return int(value) if value.is_integer() and abs(value) < _EXACT_BELOW else value
 
 
 _decode = msgspec.json.Decoder(float_hook=_number).decode
 
 
 def canonical(value: bytes) -> bytes:
-    """One spelling for all spellings of a JSON value.
-
-    Returns: canonical JSON; the input itself where it holds numbers that no spelling is safe for (beyond 64 bits).
-    Raises: msgspec.DecodeError when it is not JSON.
-    """
-    decoded = _decode(value)
-    try:
-        return _encode(decoded)
-    except (OverflowError, ValueError):
-        return value
+    """One spelling for all spellings of a JSON value. Raises: one of `lenient.NOT_JSON`."""
+    return _encode(_decode(value))
 
 
 def digest(item: bytes) -> bytes:
-    """Digest of one JSON value, the same for all its spellings. Raises: msgspec.DecodeError."""
-    return hashlib.blake2b(canonical(item), digest_size=DIGEST_BYTES).digest()
+    """Digest of one JSON value, the same for all its spellings. Raises: one of `lenient.NOT_JSON`."""
+    return _hash(canonical(item))
 
 
 def digests(items: Iterable[bytes]) -> bytes:
-    """The digests of items, one after the other."""
-    return b"".join(map(digest, items))
+    """The digests of output items, one after the other. One that is no JSON is not refused: it counts as it came."""
+    return b"".join(map(_digest_of_output, items))
+
+
+def _digest_of_output(item: bytes) -> bytes:
+    try:
+        return digest(item)
+    except NOT_JSON:
+        return _hash(item)
+
+
+def _hash(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
 
 @dataclass(frozen=True, slots=True)
