@@ -11,6 +11,7 @@ import msgspec
 
 from warmline_server.core import delta
 from warmline_server.core.errors import CallerError, Reason
+from warmline_server.core.lenient import NOT_JSON, LenientDecoder
 
 # What the server itself sets; a caller that sets them too would be ignored or break the chain.
 RESERVED_KEYS = frozenset(
@@ -55,12 +56,11 @@ class _ItemHead(msgspec.Struct):
     """The fields of an item that the server looks at."""
 
     type: str = ""
-    role: str = ""
     call_id: str | None = None
     execution: str = ""
 
 
-_item_head = msgspec.json.Decoder(_ItemHead).decode
+_item_head = LenientDecoder(_ItemHead)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -68,8 +68,9 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class ModelRequest:
     """The whole logical request of a call.
 
-    `settings`: every field but `input` and `client_metadata`, each as JSON; `canonical_settings` the same in canonical
-    form; `input`: items as JSON, oldest first; `history` their digests, one after the other.
+    `settings`: every field but `input`, each as JSON, `client_metadata` without what the server adds to it;
+    `canonical_settings` the same in canonical form; `input`: items as JSON, oldest first; `history` their digests, one
+    after the other.
     """
 
     settings: Settings
@@ -131,7 +132,8 @@ def build(settings: Settings, items: Sequence[bytes], *, first_index: int = 0) -
 
     Args: `settings` in any order; `items` the whole conversation, oldest first; `first_index`: the caller's index of
         the first item that the caller itself sent (what comes before is ours), for error texts.
-    Raises: CallerError naming the item that is not JSON, not an object, or lacks its call or its output.
+    Raises: CallerError naming the setting that is not JSON, or the item that is not JSON, not an object, or lacks its
+        call or its output.
     """
     if not items:
         raise CallerError(Reason.INVALID_REQUEST, "input is empty; expected at least one item", field="input")
@@ -142,7 +144,7 @@ def build(settings: Settings, items: Sequence[bytes], *, first_index: int = 0) -
 
 def _assemble(settings: Settings, items: tuple[bytes, ...], history: bytes) -> ModelRequest:
     ordered = {name: settings[name] for name in (*_FIELD_ORDER, *settings) if name in settings}
-    canonical = {name: delta.canonical(value) for name, value in ordered.items()}
+    canonical = {name: _canonical(name, value) for name, value in ordered.items()}
     return ModelRequest(ordered, canonical, items, history)
 
 
@@ -155,17 +157,20 @@ def check_calls(items: Sequence[bytes], *, first_index: int = 0) -> None:
     answered: set[tuple[str, str]] = set()
     for index, item in enumerate(items):
         head = item_head(item)
+        if head.execution == "server":  # both halves are the provider's
+            continue
         call_type = _OTHER_OUTPUTS.get(head.type) or head.type.removesuffix(_OUTPUT_SUFFIX)
-        if head.type in CLIENT_CALLS and head.execution != "server" and head.call_id is not None:
-            calls[head.type, head.call_id] = index
-        elif call_type in CLIENT_CALLS and call_type != head.type:
+        if head.type in CLIENT_CALLS:
+            if head.call_id is not None:
+                calls[head.type, head.call_id] = index
+        elif call_type in CLIENT_CALLS:
             key = (call_type, head.call_id or "")
-            if head.call_id is not None and key not in calls:
+            if not head.call_id:
+                raise _item_error(index - first_index, f"{head.type} has no call_id")
+            if key not in calls:
                 raise _item_error(
                     index - first_index, f"{head.type} for call_id {head.call_id!r} has no call before it"
                 )
-            if not head.call_id and head.execution != "server":
-                raise _item_error(index - first_index, f"{head.type} has no call_id")
             answered.add(key)
     for key, index in calls.items():
         if key not in answered:
@@ -173,11 +178,8 @@ def check_calls(items: Sequence[bytes], *, first_index: int = 0) -> None:
 
 
 def item_head(item: bytes) -> _ItemHead:
-    """The routing fields of an item; blanks where they are absent or of another kind."""
-    try:
-        return _item_head(item)
-    except msgspec.DecodeError:
-        return _ItemHead()
+    """The routing fields of an item; blanks for those that are absent or of another kind."""
+    return _item_head.decode(item) or _ItemHead()
 
 
 def is_client_call(item: bytes) -> bool:
@@ -251,14 +253,21 @@ def _digest(index: int, item: bytes) -> bytes:
         raise _item_error(index, "expected one JSON object")
     try:
         return delta.digest(item)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise _item_error(index, f"is not JSON: {error}") from error
+
+
+def _canonical(name: str, value: bytes) -> bytes:
+    try:
+        return delta.canonical(value)
+    except NOT_JSON as error:
+        raise CallerError(Reason.INVALID_REQUEST, f"{name} is not JSON: {error}", field=name) from error
 
 
 def _decode_object(value: bytes, field: str) -> dict[str, bytes]:
     try:
         return {name: bytes(raw) for name, raw in _object(value).items()}
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise CallerError(Reason.INVALID_REQUEST, f"{field} is not a JSON object: {error}", field=field) from error
 
 
