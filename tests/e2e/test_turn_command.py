@@ -111,6 +111,17 @@ async def test_item_that_is_no_item_is_told_with_its_place(tmp_path: Path, capsy
     assert "INVALID_REQUEST" in capsys.readouterr().err
 
 
+async def test_missing_model_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    turn.add_arguments(parser)
+
+    async with open_line() as line:
+        code = await turn.run(parser.parse_args(["--server", line.app.address, "Hi"]))
+
+    assert code == 2
+    assert "give --model" in capsys.readouterr().err
+
+
 async def test_upstream_that_nobody_configured_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     async with open_line() as line:
         code = await command(line, "Hi", "--upstream", "nowhere")

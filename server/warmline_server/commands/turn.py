@@ -58,6 +58,7 @@ _HINTS_BY_CLASS: dict[type[warmline.WarmlineError], str] = {
     warmline.DeadlineExceededError: "give it more time, see --timeout",
     warmline.TurnInterruptedError: "nothing was saved; the same command sends the turn again",
 }
+_NO_MODEL = "give --model; a session that is joined with --attach may have one of its own"
 _UNREACHED = "is the server running, and the address right? `warmline serve` starts one; see --server"
 
 # A person waits: long enough for a hiccup, not for a restart.
@@ -272,6 +273,8 @@ def _report(error: warmline.WarmlineError) -> int:
     if error.retry_after_s is not None:
         words.append(f"try again in {error.retry_after_s:g} s")
     hint = _UNREACHED if error.facts.is_transport_failure else _HINTS.get(error.reason)
+    if any(violation.field == "options.model" for violation in error.field_violations):
+        hint = _NO_MODEL
     if hint := hint or _HINTS_BY_CLASS.get(type(error)):
         words.append(hint)
     may_help = isinstance(error, warmline.UnavailableError) or error.retry_after_s is not None
