@@ -4,7 +4,7 @@ UV_VERSION := 0.13.8
 UV := .tools/bin/uv
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lint types proto proto-check mutations docs
+.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ demo: install ## the same turns, then exit
 test: install ## run the tests
 	@$(BIN)/pytest
 
-check: install lint types proto-check ## what CI runs besides the tests
+check: install lint types proto-check docs-check ## what CI runs besides the tests
 	@echo "check: all green"
 
 lint: install ## formatting and lint
@@ -46,6 +46,12 @@ proto: install ## generate the stubs from protos/
 
 proto-check: install ## the contract: lint, and nothing broken against the frozen image
 	@$(BIN)/buf lint protos && $(BIN)/buf format --diff --exit-code protos && $(BIN)/buf breaking protos --against protos/warmline.v1.binpb
+
+docs: install ## write the pages that are made from code: configuration, conformance
+	@$(BIN)/python scripts/configuration_docs.py && $(BIN)/python scripts/conformance_docs.py
+
+docs-check: install ## the made pages are up to date, and every conformance row has its test
+	@$(BIN)/python scripts/conformance_docs.py --check
 
 mutations: install ## break the code in named ways and see the tests fail
 	@$(BIN)/python scripts/mutate.py

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
@@ -59,7 +60,8 @@ class ListenError(Exception):
 class App:
     """One server process.
 
-    `address` is where it listens once it is entered (the port of a `:0` is filled in).
+    `address` is where it listens once it is entered (the port of a `:0` is filled in), `admin_address` where channelz
+    does, blank where it does not.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class App:
     ) -> None:
         self.settings = settings
         self.address = ""
+        self.admin_address = ""
         self._clock = clock or SystemClock()
         self._span_processors = span_processors
         self._stack = AsyncExitStack()
@@ -105,6 +108,8 @@ class App:
         """
         registry = self.registry
         await self._health.enter_graceful_shutdown()
+        # Whoever routes by health needs a moment to notice; until then calls still come, and are served.
+        await _within(self.settings.drain.propagation_s, asyncio.Event().wait(), hurry)
         registry.drain()
         _log.info("draining", extra={"running_calls": registry.running_calls, "grace_s": grace_s})
         if not await _within(grace_s, registry.wait_idle(), hurry):
@@ -145,6 +150,7 @@ class App:
             limits=HttpLimits(max_event_bytes=profile.max_event_bytes),
         )
         stack.push_async_callback(http.close)
+        await http.warm()
         credential = open_credential(profile.credential, http=http, clock=self._clock)
         stack.push_async_callback(credential.close)
         return Upstream(
@@ -182,6 +188,16 @@ class App:
         for service in ("", READINESS, LIVENESS):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         stack.push_async_callback(server.stop, STOP_S)
+        if self.settings.admin_listen:
+            await self._build_admin_server(stack)
+
+    async def _build_admin_server(self, stack: AsyncExitStack) -> None:
+        """Channelz tells addresses and counts of every connection, so it has a port of its own."""
+        admin = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        channelz.add_channelz_servicer(admin)
+        self.admin_address = _listen(admin, self.settings.admin_listen)
+        await admin.start()
+        stack.push_async_callback(admin.stop, STOP_S)
 
     def _add_services(self, server: grpc.aio.Server, telemetry: Telemetry) -> None:
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(self.registry), server)
@@ -209,10 +225,10 @@ def _listen(server: grpc.aio.Server, address: str) -> str:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-async def _within(limit_s: float, wait: Coroutine[object, object, None], hurry: asyncio.Event | None) -> bool:
+async def _within(limit_s: float, wait: Coroutine[object, object, object], hurry: asyncio.Event | None) -> bool:
     """Whether `wait` ended within `limit_s` and before `hurry`."""
     waiting = asyncio.ensure_future(wait)
-    tasks: set[asyncio.Future[object]] = {waiting}  # type: ignore[arg-type]
+    tasks: set[asyncio.Future[object]] = {waiting}
     if hurry is not None:
         tasks.add(asyncio.ensure_future(hurry.wait()))
     try:

@@ -12,6 +12,7 @@ from warmline_server.core.events import (
     Incomplete,
     ModelEvent,
     RateLimits,
+    ServerModel,
     Transport,
     TurnStateSeen,
 )
@@ -48,6 +49,10 @@ class IdleWatch:
             self._first = False
             self._limit_s = self._between_s
             self._set()
+
+    def note_ping(self) -> None:
+        """The peer pinged, where the settings count that as activity."""
+        self._heard_at_s = self._clock.now_s()
 
     def stop(self) -> None:
         """The exchange is over."""
@@ -115,6 +120,7 @@ class Attempt:
         head = exchange.head
         self.response_started = True
         self.record.upstream_request_id, self.record.http_status = head.upstream_request_id, head.status
+        self._reader.server_model = next((e.model for e in head.events if isinstance(e, ServerModel)), "")
         hooks.note_turn_state(head.turn_state)
         await self._send_head(head.events, hooks)
         watch.start(exchange)

@@ -251,9 +251,12 @@ class Call:
         )
         attempt = self._begin(record)
         try:
-            exchange = await acquisition.socket.send(record.request)
+            exchange = await acquisition.socket.send(record.request, session.upstream.profile.send_timeout_s)
             await self._outbox.flush()
-            await attempt.read(exchange, self._watch(Transport.WEBSOCKET), self)
+            watch = self._watch(Transport.WEBSOCKET)
+            if session.upstream.profile.ping_counts_as_activity:
+                acquisition.socket.on_ping = watch.note_ping
+            await attempt.read(exchange, watch, self)
         except BaseException as error:
             self._end_badly(attempt, error)
             raise

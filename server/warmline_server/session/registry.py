@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from warmline_server.clock import Timer
@@ -25,6 +26,7 @@ class Registry:
         self._expiry: dict[Session, Timer] = {}
         self._unary: dict[str, UnaryCalls] = {}
         self._calls = 0
+        self._calls_of: Counter[str] = Counter()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
 
@@ -150,23 +152,26 @@ class Registry:
                 Reason.SERVER_DRAINING, "the server is draining and takes no new call", retry_after_s=1.0
             )
 
-    def admit_call(self) -> None:
+    def admit_call(self, tenant: str) -> None:
         """Counts a call in; pairs with `call_ended`. Raises: ServiceError SERVER_DRAINING, LIMIT_EXCEEDED."""
         self.refuse_when_draining()
-        limit = self.around.limits.max_concurrent_turns
-        if limit and self._calls >= limit:
-            raise ServiceError(
-                Reason.LIMIT_EXCEEDED,
-                f"{self._calls} calls run, the most allowed",
-                limit="max_concurrent_turns",
-                retry_after_s=1.0,
-            )
+        limits = self.around.limits
+        for name, count, limit in (
+            ("max_concurrent_turns", self._calls, limits.max_concurrent_turns),
+            ("max_concurrent_turns_per_tenant", self._calls_of[tenant], limits.max_concurrent_turns_per_tenant),
+        ):
+            if limit and count >= limit:
+                raise ServiceError(
+                    Reason.LIMIT_EXCEEDED, f"{count} calls run, the most allowed", limit=name, retry_after_s=1.0
+                )
         self._calls += 1
+        self._calls_of[tenant] += 1
         self._idle.clear()
 
-    def call_ended(self) -> None:
+    def call_ended(self, tenant: str) -> None:
         """Counts a call out."""
         self._calls -= 1
+        self._calls_of[tenant] -= 1
         if self._calls == 0:
             self._idle.set()
 

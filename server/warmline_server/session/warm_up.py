@@ -52,7 +52,7 @@ class WarmUpRequest:
             between_s=profile.idle_timeout_s,
         )
         try:
-            exchange = await socket.send(record.request)
+            exchange = await socket.send(record.request, profile.send_timeout_s)
             await attempt.read(exchange, watch, self)
         except BaseException as error:
             socket.drop("abandoned")

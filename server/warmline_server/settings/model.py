@@ -39,9 +39,6 @@ class Limits(Table, frozen=True, kw_only=True):
     max_request_bytes: Annotated[PositiveBytes, doc("Largest gRPC request.")] = 64 * MIB
     max_metadata_bytes: Annotated[PositiveBytes, doc("Largest gRPC metadata of a request.")] = 32 * 1024
     max_transcript_bytes: Annotated[Bytes, doc("Conversation kept per lane for APPEND calls; 0: none.")] = 16 * MIB
-    max_queued_bytes: Annotated[
-        PositiveBytes, doc("Payload of one call that waits for its reader before the upstream is paused.")
-    ] = 8 * MIB
     slow_reader_s: Annotated[Seconds, doc("How long a reader may hold a call up before it is ended; 0: any time.")] = (
         30.0
     )

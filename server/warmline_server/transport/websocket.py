@@ -50,8 +50,8 @@ class SocketOptions:
 class WebSocket:
     """An open socket. One owner, which runs one exchange at a time.
 
-    `headers`: the handshake's answer. `on_idle_lost` is called once when the socket is lost while no exchange
-    runs; the owner sets it.
+    `headers`: the handshake's answer. The owner sets `on_idle_lost`, called once when the socket is lost while no
+    exchange runs, `on_closed`, called once at its end, and `on_ping`, called at each ping of the peer.
     """
 
     def __init__(self, line: "_Line", connection_id: str, clock: Clock) -> None:
@@ -63,6 +63,7 @@ class WebSocket:
         self.opened_at_s = clock.now_s()
         self.on_idle_lost: Callable[[], None] | None = None
         self.on_closed: Callable[[str, int | None], None] | None = None
+        self.on_ping: Callable[[], None] | None = None
         assert line.response is not None, "a socket is made after its handshake"
         self.headers = received_headers.fold(line.response.headers.raw_items())
         # What the handshake told holds for every request on the socket, but for ids, which it has none of (C-098).
@@ -79,14 +80,20 @@ class WebSocket:
         """When the peer last sent anything, a pong included."""
         return self._line.heard_at_s
 
-    async def send(self, frame: bytes) -> "WebSocketExchange":
+    async def send(self, frame: bytes, limit_s: float) -> "WebSocketExchange":
         """Sends one text frame and starts the exchange that it asks for.
 
-        Raises: UpstreamFailure when the socket is gone. Cancel: the frame may be half sent, so drop the socket.
+        Args: `limit_s`: how long the peer may take to read it.
+        Raises: UpstreamFailure when the socket is gone, or the peer does not read. Cancel: the frame may be half sent,
+            so drop the socket.
         """
         assert self._exchange is None, "one exchange at a time"
         self._exchange = exchange = WebSocketExchange(self, self._line, self._head)
-        await self._line.send_text(frame)
+        try:
+            async with TimeLimit(self._clock, self._clock.now_s() + limit_s):
+                await self._line.send_text(frame)
+        except TimeoutError as error:
+            raise failures.stream_lost("idle timeout sending websocket request") from error
         return exchange
 
     def ping(self) -> None:
@@ -314,6 +321,9 @@ class _Line(ClientConnection):
             self._take_text(event)
         elif event.opcode is Opcode.BINARY:
             self.fail(failures.broke_protocol("unexpected binary websocket event"))
+        elif event.opcode is Opcode.PING:
+            if self._socket is not None and self._socket.on_ping is not None:
+                self._socket.on_ping()
         elif event.opcode is Opcode.CLOSE:
             self.peer_close_code = self.protocol.close_code
 
