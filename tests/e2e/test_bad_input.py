@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -12,9 +12,8 @@ import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 
 import warmline
-from e2e.kit import Bystander, Refusal, config, item, refused, refused_turn, turn_request
+from e2e.kit import Bystander, config, item, refused_turn, turn_request
 from e2e.line import Line, open_line
-from warmline.v1 import session_service_pb2 as sessions
 from warmline.v1 import turn_service_pb2 as turns
 from warmline.v1 import types_pb2 as types
 
@@ -26,6 +25,8 @@ CALL = b'{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"}'
 OUTPUT = b'{"type":"function_call_output","call_id":"c1","output":"x"}'
 DEEP = b"[" * 100_000 + b"]" * 100_000
 NOT_UTF8 = b'{"type":"message","role":"user","content":"\xff"}'
+
+UNKNOWN_SOURCE = types.Lineage.FromString(b"\x08\x63")  # source = 99, as a newer client would send it
 
 _numbers = itertools.count()
 
@@ -97,7 +98,7 @@ ENUMS = [
     Bad("unknown events", {"events": 99}, "events"),
     Bad("unknown on_disconnect", {"on_disconnect": 99}, "on_disconnect"),
     Bad("unknown warm_up", with_config(warm_up=99), "session_config.warm_up"),
-    Bad("unknown source", with_config(lineage=types.Lineage(source=99)), "session_config.lineage.source"),
+    Bad("unknown source", with_config(lineage=UNKNOWN_SOURCE), "session_config.lineage.source"),
 ]
 ITEMS = [
     Bad("no input", {"input": []}, "input"),

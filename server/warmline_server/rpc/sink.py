@@ -1,6 +1,8 @@
 """The one writer to a StreamTurn stream."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import grpc
 
@@ -37,6 +39,7 @@ class GrpcSink:
         self._stop = stop
         self._waits_since_s: float | None = None
         self._timer: Timer | None = None
+        self._first_write: asyncio.Future[None] | None = None
 
     async def send(self, emissions: Sequence[Emission]) -> None:
         """As `Sink.send`."""
@@ -44,13 +47,31 @@ class GrpcSink:
         self._waits_since_s = self._clock.now_s()
         if self._timer is None and self._slow_reader_s > 0:
             self._look_again()
+        writing = self._context.write(pb.StreamTurnResponse(events=events))
         try:
-            await self._context.write(pb.StreamTurnResponse(events=events))
+            if self.sequence:
+                await writing
+            else:
+                await self._write_first(writing)
         except grpc.aio.BaseError as error:
             # A cancelled call fails its write in the RPC's own task, without a CancelledError. Measured: grpcio 1.85.1.
             raise CallerGone("the caller's stream takes no more") from error
         self._waits_since_s = None
         self.sequence += len(events)
+
+    async def _write_first(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Keeps a cancel away from the write that also sends the headers: only its end lets a status follow."""
+        self._first_write = asyncio.ensure_future(writing)
+        await asyncio.shield(self._first_write)
+
+    async def settled(self) -> None:
+        """Waits until the stream takes a status. Cancel: safe.
+
+        A status sent while the first write is under way is refused, and the caller waits for ever. Measured: grpcio
+        1.85.1.
+        """
+        if self._first_write is not None:
+            await asyncio.wait([self._first_write])
 
     def close(self) -> None:
         """No more writes."""

@@ -42,8 +42,9 @@ class TurnService(pb_grpc.TurnServiceServicer):
             failure = status.internal()
         else:
             record = self._record(session, spec)
+            sink = self._sink(session, spec, request, context)
             try:
-                await self._run(session, spec, record, request, context)
+                await self._run(session, spec, record, sink)
                 return
             except WarmlineError as error:
                 failure = error
@@ -52,29 +53,25 @@ class TurnService(pb_grpc.TurnServiceServicer):
             except Exception:  # noqa: BLE001 - as above
                 _log.exception("a call failed for a fault of this server", extra={"request_id": spec.request_id})
                 failure = status.internal()
+            await sink.settled()
         await _abort(context, failure, record)
 
-    async def _run(
-        self,
-        session: Session,
-        spec: CallSpec,
-        record: CallRecord,
-        request: pb.StreamTurnRequest,
-        context: Context,
-    ) -> None:
+    async def _run(self, session: Session, spec: CallSpec, record: CallRecord, sink: GrpcSink) -> None:
+        try:
+            await session.run_call(spec, sink, record)
+        finally:
+            sink.close()
+            self._registry.call_ended(session.record.tenant)
+
+    def _sink(self, session: Session, spec: CallSpec, request: pb.StreamTurnRequest, context: Context) -> GrpcSink:
         around = self._registry.around
-        sink = GrpcSink(
+        return GrpcSink(
             context,
             request.events,
             clock=around.clock,
             slow_reader_s=around.limits.slow_reader_s,
             stop=lambda error: session.stop_call(spec.request_id, error),
         )
-        try:
-            await session.run_call(spec, sink, record)
-        finally:
-            sink.close()
-            self._registry.call_ended()
 
     def _admit(self, request: pb.StreamTurnRequest, context: Context) -> tuple[Session, CallSpec]:
         """Finds or makes the session and reads the request.
@@ -94,7 +91,7 @@ class TurnService(pb_grpc.TurnServiceServicer):
             session = self._registry.find(tenant, session_id)
         try:
             spec = self._spec(request, session, context, created=created)
-            self._registry.admit_call()
+            self._registry.admit_call(tenant)
         except WarmlineError:
             if created:
                 # Kept, its config would stand in the way of the corrected request's.
