@@ -1,5 +1,6 @@
 """Records made into metrics. No session, tenant, turn or request is ever an attribute: their number has no bound."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider, Observation, UpDownCounter
@@ -48,6 +49,14 @@ def histogram(meter: Meter, metric: Metric) -> Histogram:
     """The instrument of a HISTOGRAM of the table, with its buckets."""
     return meter.create_histogram(
         metric.name, metric.unit, metric.says, explicit_bucket_boundaries_advisory=metric.buckets
+    )
+
+
+def observe_dropped(provider: MeterProvider, read: Callable[[], int]) -> None:
+    """Tells how many bundle events were lost, whenever metrics are collected."""
+    metric = table.BUNDLE_DROPPED
+    open_meter(provider).create_observable_counter(
+        metric.name, [lambda _options: [Observation(read())]], metric.unit, metric.says
     )
 
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -35,9 +36,10 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 
 from warmline_server.observe.attributes import Capture
+from warmline_server.observe.bundle.writer import BundleObserver
 from warmline_server.observe.logs import LogObserver
 from warmline_server.observe.loop_lag import LoopLag
-from warmline_server.observe.metrics import GenAiNames, MetricsObserver
+from warmline_server.observe.metrics import GenAiNames, MetricsObserver, observe_dropped
 from warmline_server.observe.ring import InferenceRing
 from warmline_server.observe.tracing import TracingObserver
 from warmline_server.session.observer import Observer, Observers
@@ -116,7 +118,13 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
     ring = InferenceRing(settings.inference_ring)
     loop_lag = LoopLag(meters)
     loop_lag.start()
-    observer = Observers(_observers(settings, tracers, meters, ring))
+    observers = _observers(settings, tracers, meters, ring)
+    if settings.bundle_dir:
+        bundles = BundleObserver(Path(settings.bundle_dir))
+        observe_dropped(meters, lambda: bundles.dropped)
+        observers.append(bundles)
+        closings.append(_Closing("bundles", bundles.close))
+    observer = Observers(observers)
     return Telemetry(tracers, meters, observer, ring, settings.shutdown_s, loop_lag, closings)
 
 
