@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from warmline_server.credentials import token as tokens
 from warmline_server.credentials.renewal import permanent, transient
 from warmline_server.credentials.source import Step
 from warmline_server.credentials.stored import FileCredential
-from warmline_server.credentials.token import Malformed, Token
+from warmline_server.credentials.token import Malformed, Secret, Token
 from warmline_server.settings import Credential
 
 _log = logging.getLogger(__name__)
@@ -48,20 +49,27 @@ class OAuthCredential(FileCredential):
     def __init__(self, settings: Credential, clock: Clock, environ: Mapping[str, str], http: TokenHttp) -> None:
         super().__init__(settings, clock)
         self._http = http
-        self._client_secret = environ.get(settings.client_secret_env, "") if settings.client_secret_env else ""
+        self._client_secret = Secret(environ.get(settings.client_secret_env, ""))
         self._stored: Token | None = None
-        self._refused_refresh_token = ""
+        self._refused: Token | None = None
+        self._refreshed_unix_s: float | None = None
 
     async def _current(self) -> Token:
         token = await super()._current()
         expires = token.expires_unix_s
-        left_s = expires - self._now_unix_s() if expires is not None else None
-        if not token.value or (left_s is not None and left_s <= 0):
+        left_s = math.inf if expires is None else expires - self._now_unix_s()
+        if not token.value or left_s <= 0:
             await self._renewal.run()
             return await super()._current()
-        if left_s is not None and left_s <= self.settings.refresh_before_s:
+        if expires is not None and left_s <= self._margin_s(expires):
             self._renewal.start_nowait()
         return token
+
+    def _margin_s(self, expires_unix_s: float) -> float:
+        """How long before its end a token is renewed: not in the first half of its life, or a short one never rests."""
+        if self._refreshed_unix_s is None:
+            return self.settings.refresh_before_s
+        return min(self.settings.refresh_before_s, (expires_unix_s - self._refreshed_unix_s) / 2)
 
     def _steps(self) -> Sequence[Step]:
         return [("reload", self._reload_step), ("refresh_token", self._renew_step)]
@@ -79,9 +87,10 @@ class OAuthCredential(FileCredential):
         assert held is not None, "it was loaded, or that raised"
         if not held.refresh_token:
             raise permanent("refresh the credential: there is no refresh token")
-        if held.refresh_token == self._refused_refresh_token:
+        if self._refused is not None and held.refresh_token == self._refused.refresh_token:
             raise permanent("refresh the credential: the refresh token was refused")
         self._hold(await self._refreshed(held))
+        self._refreshed_unix_s = self._now_unix_s()
         _log.info("credential refreshed")
         if self.settings.write_back:
             await asyncio.to_thread(self._write_back)
@@ -106,7 +115,7 @@ class OAuthCredential(FileCredential):
                 raise transient(f"refresh the credential: of the token endpoint's answer, {error}") from None
         # The endpoint's own words stay here: they could quote what was sent.
         if status in _REFUSALS:
-            self._refused_refresh_token = held.refresh_token
+            self._refused = held
             raise permanent(f"refresh the credential: the token endpoint answered {status}")
         told = f"answered {status}" if status is not None else "did not answer"
         raise transient(f"refresh the credential: the token endpoint {told}")
@@ -117,7 +126,7 @@ class OAuthCredential(FileCredential):
             "grant_type": "refresh_token",
             "refresh_token": refresh_token,
             "client_id": self.settings.client_id,
-            "client_secret": self._client_secret,
+            "client_secret": self._client_secret.value,
             "scope": self.settings.scope,
         }
         return urlencode({name: value for name, value in fields.items() if value}).encode()

@@ -3,6 +3,7 @@
 import base64
 import re
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
@@ -18,6 +19,13 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that no repr shows."""
+
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A credential. `expires_unix_s` None: not known; `account_id` and `refresh_token` blank: none."""
 
@@ -27,8 +35,12 @@ class Token:
     refresh_token: str = field(default="", repr=False)
 
 
+# Beyond any date: what is larger is no time.
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+
+
 class _Claims(msgspec.Struct):
-    exp: float | None = None
+    exp: _Seconds | None = None
 
 
 class _Fields(msgspec.Struct):
@@ -37,8 +49,8 @@ class _Fields(msgspec.Struct):
     access_token: str | None = ""
     refresh_token: str | None = ""
     account_id: str | None = ""
-    expires_at: float | None = None
-    expires_in: float | None = None
+    expires_at: _Seconds | None = None
+    expires_in: _Seconds | None = None
 
     def __repr__(self) -> str:
         return "_Fields(...)"
@@ -88,6 +100,8 @@ def from_reply(body: bytes, former: Token, now_unix_s: float) -> Token:
         raise Malformed("it holds no access_token")
     value = _legal(fields.access_token)
     expires = now_unix_s + fields.expires_in if fields.expires_in is not None else expiry_of(value)
+    if expires is not None and expires <= now_unix_s:
+        expires = None  # one of the two clocks is wrong; it is used until it is refused
     return Token(value, fields.account_id or former.account_id, expires, fields.refresh_token or former.refresh_token)
 
 
@@ -97,8 +111,9 @@ def renewed_file(content: bytes, token: Token) -> bytes:
     Args: `content` as `from_file` has read it; what is none by now is written anew.
     """
     try:
+        from_file(content)
         document = msgspec.json.decode(content, type=dict[str, object])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except Malformed:
         document = {}
     nested = document.get("tokens")
     fields = nested if isinstance(nested, dict) else document
