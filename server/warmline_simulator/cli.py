@@ -132,6 +132,7 @@ def _tls(args: argparse.Namespace, scratch: Path) -> ssl.SSLContext | None:
 
 
 async def _serve(simulator: Simulator, args: argparse.Namespace) -> int:
+    stop = _stop_on_signals()
     try:
         await simulator.start()
     except OSError as fault:
@@ -141,7 +142,7 @@ async def _serve(simulator: Simulator, args: argparse.Namespace) -> int:
     if sys.stderr.isatty() and not args.quiet:
         simulator.state.observers.append(_print_line)
     print(f"simulator: {simulator.base_url} — {_describe(args)}", flush=True)
-    await _wait_for_a_signal()
+    await stop.wait()
     await simulator.stop()
     if recorder is not None:
         recorder.close()
@@ -168,12 +169,13 @@ def _print_line(what: str, record: HandshakeRecord | RequestRecord) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-async def _wait_for_a_signal() -> None:
+def _stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set; installed before anybody is told that the command runs."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop
 
 
 def main() -> int:

@@ -1,10 +1,12 @@
-"""Content decoding of request bodies, with a limit on the decoded size. Pure."""
+"""From received bytes to a JSON object: content decoding with a limit on the decoded size, then JSON. Pure."""
 
 from __future__ import annotations
 
 import io
 import zlib
+from typing import Any
 
+import msgspec
 import zstandard
 
 from warmline_simulator.refusal import Refusal
@@ -32,6 +34,15 @@ def decode(data: bytes, encodings: str, limit_bytes: int) -> bytes | Refusal:
         if len(data) > limit_bytes:
             return Refusal(413, "request_too_large", f"The decoded request body exceeds {limit_bytes} bytes.")
     return data
+
+
+def read_object(data: bytes) -> dict[str, Any] | Refusal:
+    """The JSON object of a message; a refusal when it is not one."""
+    try:
+        body = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Refusal(400, None, "We could not parse the JSON body of your request.")
+    return body if isinstance(body, dict) else Refusal(400, None, "Expected a JSON object.")
 
 
 def _unzstd(data: bytes, limit_bytes: int) -> bytes:

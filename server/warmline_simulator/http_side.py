@@ -59,8 +59,6 @@ class HttpSide:
         self._body_bytes = 0
         self._is_broken = False
         self._is_upgrading = False
-        self.on_lost: Callable[[], None] | None = None
-        """Called when the connection ends under an answer."""
 
     def feed(self, data: bytes) -> None:
         if self._is_broken:
@@ -77,8 +75,7 @@ class HttpSide:
             self._read_events()
 
     def lost(self) -> None:
-        if self.on_lost is not None:
-            self.on_lost()
+        """Whatever was being answered is given up by the wire."""
 
     def _read_events(self) -> None:
         try:
@@ -137,13 +134,8 @@ class HttpSide:
         if self._connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             status = fault.error_status_hint
             refusal = Refusal(status, None, f"The request could not be read as HTTP/1.1: {fault}.")
-            body = _encode(refusal.body())
-            headers = [
-                ("content-type", "application/json"),
-                ("content-length", str(len(body))),
-                ("connection", "close"),
-            ]
-            self._send(h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
+            headers = [("content-type", "application/json"), ("connection", "close")]
+            self.respond(status, headers, _encode(refusal.body()))
         self.wire.close()
 
     def _send(self, *events: h11.Event) -> None:
@@ -180,7 +172,6 @@ class HttpSide:
                 self.wire.close()
                 return
         self.wire.flush()
-        self.on_lost = None
         if self._connection.our_state is h11.DONE and self._connection.their_state is h11.DONE:
             self._connection.start_next_cycle()
             self._read_events()

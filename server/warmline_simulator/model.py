@@ -150,23 +150,12 @@ def _final(question: Question, base: Json, status: str, output: Sequence[Json], 
 
 def _usage(question: Question, output: Sequence[Json]) -> Json:
     """Input: a token per four characters; what a chained request continues counts as cached."""
-    own = question.body.get("input")
-    size = len(own) if isinstance(own, str) else sum(_size(item) for item in own or ())
     instructions = question.body.get("instructions")
-    size += len(instructions) if isinstance(instructions, str) else 0
+    size = len(msgspec.json.encode(question.body.get("input"))) + len(instructions or "")
     input_tokens = question.known_tokens + max(1, size // 4)
     thought = sum(count_tokens(item) for item in output if item["type"] == "reasoning")
     spoken = sum(count_tokens(item) for item in output if item["type"] != "reasoning")
     return ev.usage(input_tokens, thought + spoken, cached_tokens=question.known_tokens, reasoning_tokens=thought)
-
-
-def _size(value: Any) -> int:
-    """Characters of all texts in an item."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(_size(each) for each in value.values())
-    return sum(_size(each) for each in value) if isinstance(value, list) else 1
 
 
 def count_tokens(item: Mapping[str, Any]) -> int:

@@ -126,7 +126,7 @@ def _line(frame: bytes) -> bytes:
     """A frame as one line: an event as it is, anything else as a JSON string."""
     try:
         is_event = isinstance(msgspec.json.decode(frame), dict)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         is_event = False
     is_event = is_event and b"\n" not in frame
     return (frame if is_event else msgspec.json.encode(frame.decode(errors="replace"))) + b"\n"

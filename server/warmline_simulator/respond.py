@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from warmline_simulator import invariants, model, rules
 from warmline_simulator.answer import Answer
@@ -14,6 +17,9 @@ from warmline_simulator.refusal import Refusal
 from warmline_simulator.script import Reply
 from warmline_simulator.sse import body_bytes
 from warmline_simulator.state import State
+
+_SPARE_LEVELS = 20
+"""Levels of nesting an event may add around what it echoes; it adds three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,6 @@ async def _let_model(answer: Answer, parent: Parent, reply: Reply | None) -> boo
     if parent.is_hydrated and state.settings.hydration_delay_s > 0:
         await state.clock.sleep(state.settings.hydration_delay_s)
     answer.response_id = state.ids.new("resp")
-    answer.outlet.begin(reply)
     pace_s = model.pace_s(record.body, state.settings)
     if reply is not None and reply.between_s is not None:
         pace_s = reply.between_s
@@ -123,7 +128,24 @@ async def _let_model(answer: Answer, parent: Parent, reply: Reply | None) -> boo
         settings=state.settings,
         is_steered=answer.is_steered,
     )
+    if _is_too_deep(asked):
+        answer.refuse(Refusal(400, None, "The JSON body of your request is nested too deeply."))
+        return True
+    answer.outlet.begin(reply)
     return await play(answer, model.answer(asked), between_s=pace_s, only_before_deltas=True)
+
+
+def _is_too_deep(asked: model.Question) -> bool:
+    """Whether a body could be read but is nested too deeply to be echoed from here."""
+    # As deep again as an event wraps it, and more.
+    wrapped: Any = asked.body
+    for _ in range(_SPARE_LEVELS):
+        wrapped = [wrapped]
+    try:
+        msgspec.json.encode(wrapped)
+    except RecursionError:
+        return True
+    return False
 
 
 def remember(answer: Answer, parent: Parent, memory: LaneMemory | None) -> None:

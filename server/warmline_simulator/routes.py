@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from warmline_simulator import ev, model, respond, rules
+from warmline_simulator import decoding, ev, model, respond, rules
 from warmline_simulator.answer import Answer
 from warmline_simulator.http_side import HttpRequest, HttpSide
 from warmline_simulator.memory import Remembered
@@ -32,12 +30,9 @@ def serve(state: State, side: HttpSide, request: HttpRequest) -> None:
     record = _record(state, side, request, is_create=is_create)
     refusal = _find_refusal(state, request) or request.refusal or _read_json(record)
     answer = Answer(state, record, HttpOutlet(side, record, _headers(state, request)))
-    side.on_lost = lambda: _note_lost(state, answer)
     answer.start()
-    if is_create:
-        side.wire.spawn(_create(answer, refusal))
-    else:
-        side.wire.spawn(_unary(answer, path, refusal))
+    work = _create(answer, refusal) if is_create else _unary(answer, path, refusal)
+    side.wire.spawn(work, given_up=lambda: _note_lost(state, answer))
     state.tell("request" if is_create else "unary", record)
 
 
@@ -88,12 +83,9 @@ def _read_json(record: RequestRecord) -> Refusal | None:
     """Decode the body into the record; a refusal when it is no JSON object."""
     if record.method != "POST":
         return None
-    try:
-        body = msgspec.json.decode(record.raw)
-    except (msgspec.DecodeError, RecursionError):
-        return Refusal(400, None, "We could not parse the JSON body of your request.")
-    if not isinstance(body, dict):
-        return Refusal(400, None, "Expected a JSON object as the body of your request.")
+    body = decoding.read_object(record.raw)
+    if isinstance(body, Refusal):
+        return body
     record.body = body
     return None
 
@@ -131,7 +123,10 @@ async def _unary(answer: Answer, path: str, refusal: Refusal | None) -> None:
     elif mounts is not None and reply is None and state.stage.refuses and mounts is not state.stage.model_replies:
         respond.refuse_unscripted(answer)
     else:
-        _tell(answer, make(state, record))
+        try:
+            _tell(answer, make(state, record))
+        except RecursionError:
+            answer.refuse(Refusal(400, None, "The JSON body of your request is nested too deeply."))
     _finish(answer)
 
 

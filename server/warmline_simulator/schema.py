@@ -22,7 +22,9 @@ _FORMATS = {
     "uri": "https://example.com/",
 }
 _DEEPEST = 12
-"""Recursive schemas end here with the shortest value that is allowed."""
+"""Recursive schemas end here, with an empty value even where that is one too few."""
+_MOST_VALUES = 10_000
+"""Arrays and objects stop growing here, whatever minimum they ask for."""
 
 
 def value_for(schema: Any, *, word: str = "sample") -> Any:
@@ -41,8 +43,10 @@ class _Maker:
     def __init__(self, root: Json, word: str) -> None:
         self._root = root
         self._word = word
+        self._values_left = _MOST_VALUES
 
     def make(self, schema: Any, depth: int) -> Any:
+        self._values_left -= 1
         if not isinstance(schema, dict):
             return self._word
         schema = self._merged(schema)
@@ -122,7 +126,7 @@ class _Maker:
             wanted = []
         made = {name: self.make(properties.get(name), depth + 1) for name in dict.fromkeys(wanted)}
         extra = schema.get("additionalProperties")
-        for number in range(max(0, _count(schema, "minProperties") - len(made))):
+        for number in range(min(self._values_left, _count(schema, "minProperties") - len(made))):
             made[f"key_{number}"] = self.make(extra if isinstance(extra, dict) else {}, depth + 1)
         return made
 
@@ -130,9 +134,9 @@ class _Maker:
         prefix = schema.get("prefixItems")
         made = [self.make(each, depth + 1) for each in prefix] if isinstance(prefix, list) else []
         least = _count(schema, "minItems")
-        wanted = least if depth >= _DEEPEST else max(least, min(1, _count(schema, "maxItems", 1)))
+        wanted = 0 if depth >= _DEEPEST else max(least, min(1, _count(schema, "maxItems", 1)))
         items = schema.get("items", {})
-        while len(made) < wanted:
+        while len(made) < wanted and self._values_left > 0:
             made.append(
                 self._distinct(items, made, depth) if schema.get("uniqueItems") else self.make(items, depth + 1)
             )

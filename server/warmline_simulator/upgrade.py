@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from websockets.datastructures import Headers as WsHeaders
 from websockets.extensions import Extension
@@ -37,8 +39,7 @@ def take_upgrade(state: State, side: HttpSide, request: HttpRequest) -> None:
     state.handshakes.append(record)
     state.keep(state.handshakes)
     scripted = state.stage.next_connection()
-    side.on_lost = lambda: _note_lost(state, record)
-    side.wire.spawn(_answer(state, side, request, record, scripted))
+    side.wire.spawn(_answer(state, side, request, record, scripted), given_up=lambda: _note_lost(state, record))
     state.tell("handshake", record)
 
 
@@ -52,7 +53,7 @@ async def _answer(
 ) -> None:
     connection = scripted[0] if scripted is not None else Connection()
     if connection.swallow:
-        return
+        await asyncio.Event().wait()
     await hold(state, connection.gate, connection.accept_delay_s)
     if scripted is not None and connection.status != 101:
         _refuse(state, side, request, record, connection)
@@ -118,7 +119,6 @@ def _switch(state: State, side: HttpSide, request: HttpRequest, record: Handshak
     extensions: list[Extension] = negotiator.extensions
     record.compressed = bool(extensions)
     trailing = side.switch(headers)
-    side.on_lost = None
     websocket = WebSocketSide(side.wire, state, record, scripted, extensions)
     side.wire.side = websocket
     state.counters.upgrades_accepted += 1

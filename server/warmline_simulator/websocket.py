@@ -13,7 +13,7 @@ from websockets.frames import Opcode
 from websockets.protocol import CLOSING, OPEN
 from websockets.server import ServerProtocol
 
-from warmline_simulator import respond, steering
+from warmline_simulator import decoding, respond, steering
 from warmline_simulator.answer import Answer
 from warmline_simulator.ev.errors import DEFAULT_CODES
 from warmline_simulator.lanes import Lanes
@@ -28,7 +28,6 @@ from warmline_simulator.state import State
 from warmline_simulator.wire import Wire
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 
 CLOSE_TIMEOUT_S = 10.0
@@ -143,15 +142,11 @@ class WebSocketSide:
         try:
             message.decode()
         except UnicodeDecodeError:
-            self.close(1007, "invalid UTF-8")
+            self._protocol.fail(frames.CloseCode.INVALID_DATA, "invalid UTF-8")
             return
-        try:
-            body = _decode(message)
-        except (msgspec.DecodeError, RecursionError):
-            self._refuse_frame(Refusal(400, None, "We could not parse the JSON body of your request."))
-            return
-        if not isinstance(body, dict):
-            self._refuse_frame(Refusal(400, None, "Expected a JSON object."))
+        body = decoding.read_object(message)
+        if isinstance(body, Refusal):
+            self._refuse_frame(body)
         elif body.get("type") == "response.create":
             self._take_create(body, message)
         elif body.get("type") == "response.steer":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, cast
 
 from warmline_simulator.state import State
@@ -44,7 +45,7 @@ class Wire(asyncio.Protocol):
         self._is_stalled = False
         self._writable = asyncio.Event()
         self._writable.set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Callable[[], None] | None] = {}
         self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -56,11 +57,8 @@ class Wire(asyncio.Protocol):
         self.state.counters.bytes_in += len(data)
         if self._is_stalled:
             return
-        try:
+        with self._faults_recorded():
             self.side.feed(data)
-        except Exception as fault:
-            self.state.faults.append(fault)
-            raise
         if self.read_bytes_per_s is not None and self._transport is not None:
             self._transport.pause_reading()
             self.state.clock.call_later(len(data) / self.read_bytes_per_s, self._resume_reading)
@@ -71,8 +69,18 @@ class Wire(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         if not self._is_stalled:
-            self.side.ended()
+            with self._faults_recorded():
+                self.side.ended()
         return None
+
+    @contextlib.contextmanager
+    def _faults_recorded(self) -> Iterator[None]:
+        """The event loop only logs what a protocol raises; the run must fail for it too."""
+        try:
+            yield
+        except Exception as fault:
+            self.state.faults.append(fault)
+            raise
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
@@ -81,7 +89,9 @@ class Wire(asyncio.Protocol):
         self._lost.set()
         self.state.counters.sockets_open -= 1
         self.side.lost()
-        for task in self._tasks:
+        for task, given_up in self._tasks.items():
+            if given_up is not None:
+                given_up()
             task.cancel()
         self._on_lost(self)
         self.state.watch.notify()
@@ -92,15 +102,18 @@ class Wire(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something that must not outlive the connection; an error in it fails the run."""
+    def spawn(self, work: Coroutine[Any, Any, None], given_up: Callable[[], None] | None = None) -> None:
+        """Run something that must not outlive the connection; an error in it fails the run.
+
+        Args:
+            given_up: called when the connection ends before the work does, also when the work never began.
+        """
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = given_up
         task.add_done_callback(self._forget)
-        return task
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
             self.state.faults.append(fault)

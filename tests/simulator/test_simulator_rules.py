@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 
 from warmline_simulator import Simulator, ev
 
-from .wire_client import Json, ask, ask_error, create, open_http, open_ws, receive, send, text_of
+from .wire_client import Json, ask, ask_error, create, open_http, open_ws, receive, receive_until_end, send, text_of
 
 CALL = ev.function_call("look", "{}", call_id="call-1", id="fc_1")
 OUTPUT = ev.function_call_output("call-1", "seen")
@@ -301,3 +301,23 @@ async def test_unknown_paths_are_not_found() -> None:
             assert (await http.request(method, path)).status_code == 404
         assert isinstance(http, httpx.AsyncClient)
     assert [record.method for record in sim.unary_requests] == ["GET", "PUT", "GET"]
+
+
+@pytest.mark.parametrize("depth", [10, 300, 600, 900, *range(960, 1000, 4), 5000])
+async def test_nested_bodies_are_echoed_or_refused_whatever_their_depth(depth: int) -> None:
+    nested = b'{"a":' * depth + b"1" + b"}" * depth
+    tool = b'[{"type":"function","name":"f","parameters":' + nested + b"}]"
+    body = b'{"type":"response.create","model":"m","input":"hi","stream":true,"tools":' + tool + b"}"
+    async with Simulator() as sim, open_ws(sim) as ws, open_http(sim) as http:
+        await ws.send(body.decode())
+        frame = (await receive_until_end(ws))[0]
+        post = await http.post("/responses", content=body.replace(b'"type":"response.create",', b"", 1))
+        compact = await http.post(
+            "/responses/compact", content=b'{"model":"m","input":[{"role":"user","content":' + nested + b"}]}"
+        )
+
+    assert (frame["type"] == "response.created") == (post.status_code == 200) or depth > 300
+    assert frame["type"] in ("response.created", "error")
+    assert compact.status_code in (200, 400)
+    if depth <= 300:
+        assert frame["type"] == "response.created"
