@@ -45,8 +45,6 @@ def run(args: argparse.Namespace) -> int:
     except DemoError as error:
         print(f"\nwarmline demo: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nstopped")
     return 0
 
 

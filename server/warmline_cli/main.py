@@ -11,11 +11,14 @@ from collections.abc import Sequence
 _COMMANDS = {
     "serve": ("warmline_cli.serve", "run the server"),
     "simulate": ("warmline_simulator.cli", "run the scripted upstream"),
-    "turn": ("warmline_server.commands.turn", "send a prompt or a conversation, stream the answer"),
-    "trace": ("warmline_server.commands.trace", "reduce, show and search recorded traces"),
+    "turn": ("warmline_cli.turn", "send a prompt or a conversation, stream the answer"),
+    "trace": ("warmline_cli.trace", "reduce, show and search recorded traces"),
     "config": ("warmline_cli.config", "check the configuration, or print what there is to configure"),
     "demo": ("warmline_cli.demo", "simulator, server and a few turns, with what happened"),
 }
+
+# As shells report a program that SIGINT ended.
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             run = module.run
     args = parser.parse_args(arguments)
     assert run is not None, "the parser accepts only known commands"
-    status = run(args)
-    return int(asyncio.run(status) if inspect.iscoroutine(status) else status)
+    try:
+        status = run(args)
+        return int(asyncio.run(status) if inspect.iscoroutine(status) else status)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from e2e.line import Line, open_line
-from warmline_server.commands import turn
+from warmline_cli import turn
 from warmline_simulator import Reply, Script
 
 # As a person's export looks: indented, with escapes, numbers and line ends that writing it anew would change.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from warmline_server.commands.conversation import (
+from warmline_cli.conversation import (
     Conversation,
     InputError,
     read_conversation,

@@ -23,7 +23,7 @@ from warmline.items import Options
 from warmline.progress import text_delta
 from warmline.session import EventMode
 from warmline.v1 import turn_service_pb2, types_pb2
-from warmline_server.commands.conversation import (
+from warmline_cli.conversation import (
     Conversation,
     InputError,
     read_conversation,

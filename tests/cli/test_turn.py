@@ -32,8 +32,8 @@ from client.fake_server import (
     text,
 )
 from warmline.v1 import errors_pb2, session_service_pb2, turn_service_pb2, types_pb2
-from warmline_server.commands import turn
-from warmline_server.commands.conversation import read_conversation, user_item
+from warmline_cli import turn
+from warmline_cli.conversation import read_conversation, user_item
 
 # An exported conversation as people have them: indented, with escapes, numbers and line ends of its own.
 EXPORTED = b"""[
@@ -397,7 +397,7 @@ async def test_cancelled_command_cancels_the_turn() -> None:
 
 PROGRAM = """
 import argparse, asyncio, sys
-from warmline_server.commands import turn
+from warmline_cli import turn
 parser = argparse.ArgumentParser()
 turn.add_arguments(parser)
 sys.exit(asyncio.run(turn.run(parser.parse_args())))
