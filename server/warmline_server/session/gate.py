@@ -28,9 +28,9 @@ class Gate:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self.leave()
-            else:
+            elif turn in queue:  # else whoever left has passed it over
                 queue.remove(turn)
             raise
 
