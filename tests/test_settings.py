@@ -197,7 +197,7 @@ def test_typo_in_a_variable_names_it_and_the_nearest_key(variable: str, key: str
         ("drain.grace_s = inf", "drain.grace_s", "inf", "a finite number of seconds >= 0", ""),
         ("drain.grace_s = nan", "drain.grace_s", "nan", "a finite number of seconds >= 0", ""),
         ("drain.grace_s = 2026-01-01", "drain.grace_s", "a date", "a finite number of seconds >= 0", ""),
-        ("limits.max_transcript_bytes = -1", "limits.max_transcript_bytes", "-1", "a whole number of bytes > 0", ""),
+        ("limits.max_request_bytes = -1", "limits.max_request_bytes", "-1", "a whole number of bytes > 0", ""),
         (
             "upstreams.openai.stream_max_retries = 101",
             "upstreams.openai.stream_max_retries",

@@ -1,11 +1,13 @@
-"""`warmline config check`: reads the configuration as the server would, and says what is wrong with it."""
+"""`warmline config check` says what is wrong with a configuration; `warmline config schema` what there is to configure."""
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 
 from warmline_server.settings import SettingsError, check, load
+from warmline_server.settings.manual import schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,10 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     checking = actions.add_parser("check", help="read the configuration as the server would, and say what is wrong")
     checking.add_argument("--config", type=Path, help="TOML file; WARMLINE_* variables override it")
+    actions.add_parser("schema", help="print the JSON schema of the configuration file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Checks. Returns: 0 when calls can work, 1 when something that they need is missing, 2 for a bad configuration."""
+    if args.action == "schema":
+        print(json.dumps(schema(), indent=2))
+        return 0
     try:
         settings = load(args.config, os.environ)
     except SettingsError as error:
