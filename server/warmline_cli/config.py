@@ -1,4 +1,4 @@
-"""`warmline config check` says what is wrong with a configuration; `warmline config schema` what there is to configure."""
+"""`warmline config check` says what is wrong with a configuration; `warmline config schema` prints what there is."""
 
 import argparse
 import json
