@@ -58,6 +58,8 @@ class Resends:
                 failure = why
         match retry.decide(failure, self._situation(response_started=response_started)):
             case retry.GiveUp(error=error):
+                if failure.handshake:  # no attempt came to be that would name it
+                    self._record.upstream_request_id = failure.upstream_request_id
                 await self._outbox.flush()
                 raise error from failure
             case retry.FallBack(reason=reason):
