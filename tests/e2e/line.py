@@ -215,10 +215,15 @@ def settings_for(
 
     What would make a test wait is short or off: no jitter before a re-arm, no hedge towards HTTP.
     """
-    chosen = {"dialect": "codex", "rearm_jitter_s": 0.0, "fallback_after_s": 0.0, "circuit_open_s": 0.0}
-    upstream = UpstreamProfile(
-        base_url=base_url, **{"credential": Credential(source="none"), **chosen, **(profile or {})}
-    )
+    chosen = {
+        "base_url": base_url,
+        "credential": Credential(source="none"),
+        "dialect": "codex",
+        "rearm_jitter_s": 0.0,
+        "fallback_after_s": 0.0,
+        "circuit_open_s": 0.0,
+    }
+    upstream = UpstreamProfile(**{**chosen, **(profile or {})})
     return Settings(
         listen="127.0.0.1:0",
         default_upstream="simulator",
