@@ -1,14 +1,18 @@
 """Rules between settings, what `config check` looks for, and the manual that is made from the settings."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from warmline_server.settings import Finding, SettingsError, check, load, schema
+from warmline_server.settings.annotations import LATER, Table, extra
+from warmline_server.settings.convert import named_table_type, table_type
 from warmline_server.settings.load import all_keys
 from warmline_server.settings.manual import markdown
 from warmline_server.settings.model import Settings
@@ -43,6 +47,9 @@ def loaded(directory: Path, toml: str, environ: dict[str, str] | None = None) ->
         ('upstreams.new.base_url = "https://me@api.example/v1"', "upstreams.new.base_url"),
         ('upstreams.new.base_url = "https://api.example/v1?v=1"', "upstreams.new.base_url"),
         ('upstreams.new.kind = "fixture"', "upstreams.new.fixture_path"),
+        ('upstreams.openai.proxy = "socks5://proxy:1080"', "upstreams.openai.proxy"),
+        ('upstreams.openai.proxy = "http://proxy"', "upstreams.openai.proxy"),
+        ('upstreams.openai.proxy = "http://proxy:99999"', "upstreams.openai.proxy"),
         ('upstreams.openai.extra_headers.Api-Key = "x"', "upstreams.openai.extra_headers.Api-Key"),
         ('upstreams.openai.extra_headers."a b" = "x"', "upstreams.openai.extra_headers.a b"),
         ('upstreams.openai.organization = "ä"', "upstreams.openai.organization"),
@@ -85,6 +92,8 @@ def test_broken_rule_is_refused_at_its_key(tmp_path: Path, toml: str, key: str) 
         'upstreams.new = {base_url = "http://api.example/v1", allow_insecure = true}',
         'upstreams.new = {kind = "fixture", fixture_path = "answer.sse"}',
         'upstreams.simulator.extra_headers.X-Team = "a b"',
+        'upstreams.simulator.proxy = "http://me:secret@proxy:3128"',
+        'upstreams.simulator.proxy = "none"',
         "turn_metadata.static_json = '{\"a\": 1}'",
     ],
 )
@@ -239,3 +248,33 @@ def test_schema_is_json_and_knows_every_setting() -> None:
     described = {name for table in tables for name, value in table["properties"].items() if value["description"]}
     assert {key.rpartition(".")[2] for key in all_keys()} <= described
     assert all(table["additionalProperties"] is False for table in tables)
+
+
+def test_every_setting_is_carried_out_or_refused() -> None:
+    """A setting that no code reads would be a switch that does nothing."""
+    by_the_settings_themselves = {"organization_env", "project_env", "allow_insecure", "allow_unauthenticated"}
+    packages = (ROOT / "server" / name for name in ("warmline_server", "warmline_cli"))
+    sources = {path for package in packages for path in package.rglob("*.py") if path.parent.name != "settings"}
+    # The properties of a profile stand for the settings that they are made from.
+    sources.add(ROOT / "server" / "warmline_server" / "settings" / "upstream.py")
+    read = {
+        node.attr
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+
+    unread = {key for key in all_keys() if key.rpartition(".")[2] not in read | by_the_settings_themselves}
+
+    assert unread <= set(refused_keys(Settings, ""))
+
+
+def refused_keys(table: type[Table], path: str) -> Iterator[str]:
+    for field in msgspec.structs.fields(table):
+        inner, named = table_type(field.type), named_table_type(field.type)
+        if inner is not None:
+            yield from refused_keys(inner, f"{path}{field.name}.")
+        elif named is not None:
+            yield from refused_keys(named, f"{path}{field.name}.NAME.")
+        elif extra(field.type, LATER):
+            yield f"{path}{field.name}"

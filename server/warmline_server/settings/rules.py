@@ -77,6 +77,7 @@ def _upstream(profile: UpstreamProfile, path: str) -> Iterator[Problem]:
             yield Problem(f"{path}fixture_path", "nothing", "the file that the fixture plays")
         return
     yield from _url(profile.base_url, f"{path}base_url", allow_insecure=profile.allow_insecure)
+    yield from _proxy(profile.proxy, f"{path}proxy")
     yield from _headers(profile, path)
     yield from _credential(profile.credential, f"{path}credential.")
 
@@ -97,6 +98,19 @@ def _url(url: str, key: str, *, allow_insecure: bool) -> Iterator[Problem]:
         )
     elif parts.scheme in ("http", "ws") and not allow_insecure and not is_loopback(host):
         yield Problem(key, f"{parts.scheme} to {host}", "https beyond loopback", "allow_insecure = true accepts that")
+
+
+def _proxy(proxy: str, key: str) -> Iterator[Problem]:
+    """A proxy is not shown at all: its URL is where its password stands."""
+    if proxy in ("", "none"):
+        return
+    try:
+        parts = urlsplit(proxy)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
+    except ValueError:
+        is_good = False
+    if not is_good:
+        yield Problem(key, "a text that is no such URL", "http://HOST:PORT, https://HOST:PORT or none")
 
 
 def _headers(profile: UpstreamProfile, path: str) -> Iterator[Problem]:

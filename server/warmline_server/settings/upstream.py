@@ -137,7 +137,9 @@ class UpstreamProfile(Table, frozen=True, kw_only=True):
 
     # The line
     ca_bundle: Annotated[str, doc("PEM file of authorities trusted besides the system's; blank: none.")] = ""
-    proxy: Annotated[str, secret("URL of the proxy; blank: what `HTTPS_PROXY` and the like say.")] = ""
+    proxy: Annotated[
+        str, secret("`http` or `https` URL of the proxy; `none`: no proxy; blank: what `HTTPS_PROXY` and the like say.")
+    ] = ""
     allow_insecure: Annotated[bool, doc("Allow a URL without TLS beyond loopback.")] = False
     compression: Annotated[bool, doc("Offer permessage-deflate on the WebSocket; the provider may decline.")] = True
     zstd: Annotated[
