@@ -1,6 +1,7 @@
 """Ended spans, kept and waited for."""
 
 import asyncio
+from collections.abc import Callable
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
@@ -17,11 +18,15 @@ class EndedSpans(SpanProcessor):
         self._more.set()
 
     async def wait(self, count: int) -> list[ReadableSpan]:
+        await self.until(lambda: len(self.spans) >= count)
+        return self.spans
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Returns once `condition` holds; it is asked after each span's end."""
         async with asyncio.timeout(10):
-            while len(self.spans) < count:
+            while not condition():
                 self._more.clear()
                 await self._more.wait()
-        return self.spans
 
     def named(self, name: str) -> list[ReadableSpan]:
         return [span for span in self.spans if span.name == name]
