@@ -171,7 +171,8 @@ class App:
                 # The defaults cancel part of a burst of new streams. Measured: 1441 of 4000, grpcio 1.85.1.
                 ("grpc.server.max_pending_requests", 100_000),
                 ("grpc.server.max_pending_requests_hard_limit", 200_000),
-                ("grpc.max_receive_message_length", limits.max_request_bytes),
+                # What is too large by less than that again is read, so that the refusal has our reason.
+                ("grpc.max_receive_message_length", min(2 * limits.max_request_bytes, 2**31 - 1)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", limits.max_metadata_bytes),
                 # Another server on the same port is a mistake to be told, not to be shared with.

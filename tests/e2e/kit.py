@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 import warmline
 from e2e.line import Line
@@ -66,10 +66,10 @@ def _read_detail(detail: Any) -> dict[str, Any]:
 
 
 async def refused(call: Any) -> Refusal:
-    """Runs a call, unary or streamed, that must fail. Returns: its status."""
+    """Runs a call to its end, unary or streamed and perhaps read in part, that must fail. Returns: its status."""
     try:
         if isinstance(call, grpc.aio.UnaryStreamCall):
-            async for _ in call:
+            while await call.read() is not grpc.aio.EOF:
                 pass
         else:
             await call
@@ -81,6 +81,17 @@ async def refused(call: Any) -> Refusal:
 async def refused_turn(line: Line, request: turn_service_pb2.StreamTurnRequest, **call: Any) -> Refusal:
     """Sends a turn as it is, without the client's help; it must fail. Returns: its status."""
     return await refused(line.client.turns.StreamTurn(request, **call))
+
+
+async def completed(
+    line: Line, request: turn_service_pb2.StreamTurnRequest, **call: Any
+) -> list[turn_service_pb2.TurnEvent]:
+    """Sends a turn as it is; it must end with OK. Returns: its events."""
+    stream = line.client.turns.StreamTurn(request, **call)
+    events = [event async for message in stream for event in message.events]
+    assert await stream.code() is grpc.StatusCode.OK
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    return events
 
 
 def turn_request(session_id: str, text: str = "hello", **fields: Any) -> turn_service_pb2.StreamTurnRequest:

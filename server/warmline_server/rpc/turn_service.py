@@ -6,7 +6,7 @@ from typing import Any
 
 from warmline.v1 import turn_service_pb2 as pb
 from warmline.v1 import turn_service_pb2_grpc as pb_grpc
-from warmline_server.core.errors import WarmlineError
+from warmline_server.core.errors import CallerError, Reason, ServiceError, WarmlineError
 from warmline_server.core.records import CallRecord
 from warmline_server.rpc import status, translate
 from warmline_server.rpc.callers import tenant_of
@@ -78,6 +78,7 @@ class TurnService(pb_grpc.TurnServiceServicer):
 
         Raises: WarmlineError for everything that is wrong with it; nothing was sent then, and nothing is counted.
         """
+        _refuse_oversize(request, self._registry.around.limits.max_request_bytes)
         _refuse_later_fields(request)
         session_key(context, request.session_id)
         session_id = translate.name(request.session_id, "session_id")
@@ -142,7 +143,14 @@ class TurnService(pb_grpc.TurnServiceServicer):
             session = self._registry.find(tenant_of(context), translate.name(request.session_id, "session_id"))
             if not request.request_id and not request.turn_id:
                 raise translate.invalid("request_id", "neither request_id nor turn_id is given")
-            return pb.CancelTurnResponse(request_ids=session.cancel_calls(request.request_id, request.turn_id))
+            ended = session.cancel_calls(request.request_id, request.turn_id)
+            if not ended:
+                raise CallerError(
+                    Reason.TURN_NOT_FOUND,
+                    "no such call is running",
+                    field="request_id" if request.request_id else "turn_id",
+                )
+            return pb.CancelTurnResponse(request_ids=ended)
 
         return await answered(context, work)
 
@@ -159,6 +167,15 @@ def _append_at(request: pb.StreamTurnRequest) -> int | None:
     if not request.HasField("expected_history_position"):
         raise translate.invalid("expected_history_position", "APPEND needs the position that the caller knows")
     return request.expected_history_position
+
+
+def _refuse_oversize(request: pb.StreamTurnRequest, limit_bytes: int) -> None:
+    if request.ByteSize() > limit_bytes:
+        raise ServiceError(
+            Reason.LIMIT_EXCEEDED,
+            f"the request has {request.ByteSize()} bytes, the most allowed are {limit_bytes}",
+            limit="max_request_bytes",
+        )
 
 
 def _refuse_later_fields(request: pb.StreamTurnRequest) -> None:

@@ -48,9 +48,20 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One call on one lane. Made and run by its session, in the RPC's own task."""
+    """One call on one lane. Made and run by its session, in the RPC's own task.
 
-    def __init__(self, session: "Session", lane: Lane, spec: CallSpec, sink: Sink, record: CallRecord) -> None:
+    `whole` is the request of a FULL call; None for APPEND, whose request is put together when the lane is the call's.
+    """
+
+    def __init__(
+        self,
+        session: "Session",
+        lane: Lane,
+        spec: CallSpec,
+        sink: Sink,
+        record: CallRecord,
+        whole: ModelRequest | None,
+    ) -> None:
         self.session = session
         self.lane = lane
         self.spec = spec
@@ -61,7 +72,7 @@ class Call:
         self._task: asyncio.Task[object] | None = None
         self._stopped: WarmlineError | None = None
         self._timers: list[Timer] = []
-        self._base: ModelRequest | None = None
+        self._base = whole
         self._request: ModelRequest | None = None
         self._metadata = b""
         self._attempt: Attempt | None = None
@@ -78,8 +89,6 @@ class Call:
     async def run(self) -> None:
         """Runs the call to its end. As `Session.run_call`."""
         self._task = asyncio.current_task()
-        if self.spec.append_at is None:
-            self._base = requests.build(self.spec.settings, self.spec.items)
         self._refuse_busy()
         self.session.observer.call_started(self.record)
         self._set_timers()

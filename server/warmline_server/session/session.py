@@ -21,7 +21,7 @@ from warmline_server.core.config import SessionConfig, WarmUp
 from warmline_server.core.errors import CallerError, Heal, Reason, ServiceError, UpstreamFailure, WarmlineError
 from warmline_server.core.events import RateLimits
 from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecord
-from warmline_server.core.request import Settings, base_settings, merge
+from warmline_server.core.request import Settings, base_settings, build, merge
 from warmline_server.core.slot import SlotState
 from warmline_server.session.call import Call
 from warmline_server.session.call_spec import CallSpec, Sink
@@ -149,7 +149,9 @@ class Session:
         if self.closed:
             raise ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed")
         self._claim_request_id(spec.request_id)
-        call = Call(self, self._lane(spec.lane), spec, sink, record)
+        # Before the lane, so that a request that is wrong leaves none behind.
+        whole = build(spec.settings, spec.items) if spec.append_at is None else None
+        call = Call(self, self._lane(spec.lane), spec, sink, record, whole)
         self._calls[spec.request_id] = call
         self.touch()
         try:
