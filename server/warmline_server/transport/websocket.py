@@ -5,6 +5,8 @@ read. Reading pauses when a batch is not fetched: back-pressure reaches the upst
 """
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,6 +129,10 @@ class WebSocket:
         """The connection is gone (called by the line, once)."""
         if self.on_closed is not None:
             self.on_closed(self._drop_cause or "peer", self._line.peer_close_code)
+        self.peer_closes()
+
+    def peer_closes(self) -> None:
+        """The peer has said goodbye, or is gone (called by the line): an idle socket is lost with the first of both."""
         if self._exchange is None and not self._drop_cause and self.on_idle_lost is not None:
             self.on_idle_lost()
 
@@ -190,8 +196,13 @@ def _describe(error: BaseException) -> str:
     """What went wrong, without the texts of a peer."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS certificate not accepted: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, ssl.SSLError):
+        return error.reason or type(error).__name__
+    if isinstance(error, socket.gaierror):
+        return error.strerror or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        # Its own text holds the address, which is the operator's affair.
+        return os.strerror(error.errno)
     return type(error).__name__
 
 
@@ -325,7 +336,7 @@ class _Line(ClientConnection):
             if self._socket is not None and self._socket.on_ping is not None:
                 self._socket.on_ping()
         elif event.opcode is Opcode.CLOSE:
-            self.peer_close_code = self.protocol.close_code
+            self._take_close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -335,6 +346,15 @@ class _Line(ClientConnection):
         self._wake()
         if self._socket is not None:
             self._socket.line_lost()
+
+    def _take_close(self) -> None:
+        """A close frame is the end, though the peer may keep the connection for long."""
+        if self._socket is None:
+            return
+        if self._socket.has_exchange:
+            self.fail(self._why_lost())
+        else:
+            self._socket.peer_closes()
 
     def _take_text(self, frame: Frame) -> None:
         data = bytes(frame.data)
