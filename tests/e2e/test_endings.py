@@ -9,7 +9,7 @@ import warmline
 from e2e.line import Heard, Line, answer, hear, open_line, read_until, session_config
 from manual_clock import ManualClock
 from warmline.v1 import trace_service_pb2, types_pb2
-from warmline_simulator import Close, Connection, Gate, Hang, Nothing, Reply, Script, Stall, ev
+from warmline_simulator import Close, Connection, Frame, Gate, Hang, Nothing, Reply, Script, Stall, ev
 from warmline_simulator.script import Step
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["ws", "http"])
@@ -145,6 +145,17 @@ async def test_a_close_frame_mid_stream_is_the_same_retryable_loss_whatever_its_
     assert [request.connection for request in line.sim.requests] == [0, 1]
     final = await hear_reply("ws", ev.created(), Close(code, "reason"))
     assert (final.failure.reason, final.failure.message) == ("UPSTREAM_STREAM_LOST", WEBSOCKET_CLOSED)
+
+
+@pytest.mark.conformance("C-085")
+async def test_a_close_frame_is_the_end_though_the_connection_stays() -> None:
+    """No time passes, and the upstream never ends the connection."""
+    close_frame = Frame(b"\x03\xe8", opcode=8)
+    script = script_of("ws", Reply(events=[*ev.text_response("half")[:5], close_frame], then=Stall()))
+    async with open_line(script, clock=ManualClock()) as line, line.session() as session:
+        heard = await hear(session.turn("hello", retry="never"))
+        assert heard.so_far.text == "half"
+        assert (heard.failure.reason, heard.failure.message) == ("UPSTREAM_STREAM_LOST", WEBSOCKET_CLOSED)
 
 
 @pytest.mark.conformance("C-086")
