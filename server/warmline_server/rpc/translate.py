@@ -27,6 +27,8 @@ from warmline_server.session.session import Session
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
 _LABEL = re.compile(r"[\x20-\x7e]{1,64}")
+# The last second of the year 9999, beyond which a Timestamp cannot be.
+_LAST_UNIX_NS = 253_402_300_799 * 10**9
 MAX_LABELS = 16
 MAX_LABEL_BYTES = 64
 
@@ -205,7 +207,8 @@ def session(value: Session, *, draining: bool) -> sessions.Session:
     message.create_time.FromNanoseconds(value.created_unix_ns)
     message.last_active_time.FromNanoseconds(value.active_unix_ns)
     if not value.is_running and value.idle_ttl_s > 0:
-        message.expire_time.FromNanoseconds(value.active_unix_ns + int(value.idle_ttl_s * 1e9))
+        expires_unix_ns = value.active_unix_ns + int(value.idle_ttl_s * 1e9)
+        message.expire_time.FromNanoseconds(min(expires_unix_ns, _LAST_UNIX_NS))
     return message
 
 
