@@ -202,7 +202,7 @@ async def test_close_ends_the_sockets_with_a_goodbye_and_is_final() -> None:
 
 
 async def test_preconnect_warms_an_idle_slot_and_says_how_it_went() -> None:
-    script = Script(connections=[Connection(status=503), Connection()])
+    script = Script(connections=[Connection(status=500), Connection()])
     async with open_line(script) as line:
         await create(line, warm_up=WARM)
         failed = (await until_warm_up_failed(line.client.session("one", start="attach"))).slot
