@@ -94,8 +94,11 @@ class FrameReader:
     announced as serving the request; `skipped` counts the events that were not understood.
     """
 
-    def __init__(self, server_model: str = "") -> None:
-        """Args: `server_model` is what the reply's head already announced."""
+    def __init__(self, server_model: str = "", *, now_unix_s: Callable[[], float] | None = None) -> None:
+        """Args: `server_model` is what the reply's head already announced; `now_unix_s` tells the wall time that a date
+        in an error frame's Retry-After is measured from, None to ignore dates.
+        """
+        self._now_unix_s = now_unix_s
         self.response_id = ""
         self.response_model = ""
         self.server_model = server_model
@@ -142,7 +145,7 @@ class FrameReader:
             case "response.failed":
                 return failures.from_failed_response(_error_of(frame))
             case "error":
-                failure = failures.from_error_frame(payload)
+                failure = failures.from_error_frame(payload, self._now_unix_s() if self._now_unix_s else None)
                 out.extend(ev.Emission(limits, attempt) for limits in failures.limits_before(failure))
                 return failure
             case "codex.rate_limits":

@@ -102,7 +102,7 @@ class Attempt:
         self._clock = clock
         self._observer = observer
         self._with_payload = with_payload
-        self._reader = FrameReader()
+        self._reader = FrameReader(now_unix_s=lambda: clock.unix_ns() / 1e9)
         self._batch_at_s = 0.0
 
     def begin(self) -> None:

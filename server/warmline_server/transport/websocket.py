@@ -28,6 +28,8 @@ from warmline_server.transport.base import Head
 MAX_ERROR_BODY_BYTES = 64 * 1024
 # Read-ahead of one exchange: several times a TCP read, far below what would hurt with thousands of sockets.
 READ_AHEAD_BYTES = 256 * 1024
+# Of a compressed stream this much is inflated at a time: 4 MiB at deflate's best ratio.
+PIECE_BYTES = 4 * 1024
 # How long a peer may take to answer our close frame.
 GOODBYE_S = 1.0
 # How much the kernel may hold of our writes before a send waits.
@@ -240,6 +242,7 @@ class _Line(ClientConnection):
         self._socket: WebSocket | None = None
         self._frames: list[bytes] = []
         self._frames_bytes = 0
+        self._unfed = bytearray()
         self._parts: list[bytes] = []
         self._reading_paused = False
         self._failure: Exception | None = None
@@ -296,9 +299,7 @@ class _Line(ClientConnection):
             finally:
                 self._waiter = None
         frames, self._frames, self._frames_bytes = self._frames, [], 0
-        if self._reading_paused:
-            self._reading_paused = False
-            self.transport.resume_reading()
+        self._resume()
         return frames
 
     def discard_frames(self) -> None:
@@ -306,9 +307,22 @@ class _Line(ClientConnection):
         frames, self._frames, self._frames_bytes = self._frames, [], 0
         for frame in frames:
             self._idle_frame(frame)
+        self._resume()
+
+    def _resume(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            self.transport.resume_reading()
+            self._feed()
+            self._note_bad_frame()
+            if not self._reading_paused:
+                self.transport.resume_reading()
+
+    def _feed(self) -> None:
+        """Parses what was read, piece by piece, until enough waits: a small piece may inflate a thousandfold."""
+        while self._unfed and not self._reading_paused:
+            piece = bytes(self._unfed[:PIECE_BYTES])
+            del self._unfed[:PIECE_BYTES]
+            super().data_received(piece)
 
     def fail(self, error: Exception) -> None:
         if self._failure is None:
@@ -319,11 +333,19 @@ class _Line(ClientConnection):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at_s = self._clock.now_s()
-        super().data_received(data)
-        if self.protocol.parser_exc is not None and self._failure is None:
-            self._failure = failures.broke_protocol(f"bad websocket frame ({type(self.protocol.parser_exc).__name__})")
+        if self.protocol.extensions:
+            self._unfed += data
+            self._feed()
+        else:
+            super().data_received(data)
+        self._note_bad_frame()
         if self._frames or self._failure is not None:
             self._wake()
+
+    def _note_bad_frame(self) -> None:
+        error = self.protocol.parser_exc
+        if error is not None and self._failure is None:
+            self._failure = failures.broke_protocol(f"bad websocket frame ({type(error).__name__})")
 
     def process_event(self, event: Event) -> None:
         if self.response is None or not isinstance(event, Frame):
