@@ -1,0 +1,163 @@
+"""Plays the scenarios of client_stubs/scenarios with the runners of the languages, and prints a table.
+
+PYTHONPATH=tests .venv/bin/python -m interop.harness [--language NAME] [--scenario NAME] [--write] [--verbose]
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from interop import certificates, checks, languages, report, scenario
+from interop.control import open_control
+from interop.languages import Language
+from interop.scenario import Scenario
+from interop.world import FakeWorld, RealWorld, open_world
+
+# Longest run of one scenario. A choice: ten times what the slowest takes.
+RUN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one scenario went in one language; `failures` is empty when it went well."""
+
+    language: str
+    scenario: str
+    failures: tuple[str, ...]
+    versions: str = ""
+    """What the runner says it is made of."""
+    duration_s: float = 0.0
+    cancel_s: tuple[float, ...] = ()
+    """From leaving a turn to the upstream's end, one for each that was left."""
+    stderr: str = ""
+
+
+@dataclass(slots=True)
+class _Marks:
+    """When runners said that they would leave a turn now."""
+
+    cancels_at_s: list[float] = field(default_factory=list)
+
+
+async def play(played: Scenario, language: Language, folder: Path) -> Outcome:
+    """Plays one scenario. Args: `folder` has the certificates of `certificates.make`, and room for files."""
+    marks, started_at_s = _Marks(), time.monotonic()
+    async with open_world(played, folder) as world, open_control(_handler(world, marks)) as control:
+        told, stderr = await _run(played, language, world.address, control, folder)
+        failures = [] if told.get("ok") is True else [str(told.get("failure"))]
+        failures += await checks.problems(played, world, told.get("turns") or {})
+        aborted_at_s = world.aborted_at_s
+    return Outcome(
+        language=language.name,
+        scenario=played.name,
+        failures=tuple(failures),
+        versions=str(told.get("language", "")),
+        duration_s=time.monotonic() - started_at_s,
+        cancel_s=tuple(end - start for start, end in zip(marks.cancels_at_s, aborted_at_s, strict=False)),
+        stderr=stderr,
+    )
+
+
+async def play_all(
+    played: Sequence[str], chosen: Sequence[Language], *, on_outcome: Any = lambda outcome: None
+) -> list[Outcome]:
+    """Plays scenarios with languages, one after another. Raises: BuildError."""
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="warmline-interop-") as scratch:
+        folder = Path(scratch)
+        certificates.make(folder)
+        for language in chosen:
+            await languages.build(language)
+            for name in played:
+                outcomes.append(await play(scenario.load(name, folder), language, folder))
+                on_outcome(outcomes[-1])
+    return outcomes
+
+
+async def _run(
+    played: Scenario, language: Language, address: str, control: str, folder: Path
+) -> tuple[Mapping[str, Any], str]:
+    """Runs the runner: what it printed, and what it said besides. Never raises for what the runner does."""
+    file = folder / f"{played.name}.json"
+    file.write_bytes(played.for_runner(folder))
+    words = (*language.run, "--address", address, "--scenario", str(file), "--control", control)
+    process = await asyncio.create_subprocess_exec(
+        *words, cwd=language.cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(RUN_S):
+            printed, said = await process.communicate()
+    except TimeoutError:
+        return {"failure": f"the runner took longer than {RUN_S:.0f} s"}, ""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return _read(printed, process.returncode or 0), said.decode(errors="replace")
+
+
+def _read(printed: bytes, returncode: int) -> Mapping[str, Any]:
+    lines = printed.decode(errors="replace").strip().splitlines()
+    try:
+        told = json.loads(lines[-1]) if len(lines) == 1 else None
+    except ValueError:
+        told = None
+    if isinstance(told, dict):
+        return told
+    return {"failure": f"the runner printed {lines[:3]!r} and exited with {returncode}; expected one JSON object"}
+
+
+def _handler(world: RealWorld | FakeWorld, marks: _Marks) -> Any:
+    async def handle(path: list[str], query: Mapping[str, str]) -> Mapping[str, Any]:
+        if path == ["mark", "cancel"]:
+            marks.cancels_at_s.append(world.now_s())
+            return {}
+        return await world.act(path[0] if path else "", path[1:], query)
+
+    return handle
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="interop.harness", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--language", action="append", choices=list(languages.present()), help="default: all present")
+    parser.add_argument("--scenario", action="append", choices=scenario.names(), help="default: all")
+    parser.add_argument("--write", action="store_true", help="write docs/interop.md")
+    parser.add_argument("--verbose", action="store_true", help="print what runners say on stderr")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """The command. Returns: 0 when everything went well."""
+    args = _arguments()
+    there = languages.present()
+    chosen = [there[name] for name in args.language or there]
+    for language in chosen:
+        if language.missing:
+            print(f"{language.name}: skipped, this machine has no {', '.join(language.missing)}", file=sys.stderr)
+    chosen = [language for language in chosen if not language.missing]
+
+    def tell(outcome: Outcome) -> None:
+        print(report.line(outcome), flush=True)
+        if args.verbose and outcome.stderr:
+            print(outcome.stderr, file=sys.stderr)
+
+    try:
+        outcomes = asyncio.run(play_all(args.scenario or scenario.names(), chosen, on_outcome=tell))
+    except languages.BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(report.table(outcomes))
+    if args.write:
+        report.write(outcomes)
+    return 1 if any(outcome.failures for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
