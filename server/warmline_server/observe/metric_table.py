@@ -130,7 +130,11 @@ FALLBACKS = Metric(
     "warmline.fallbacks", Kind.COUNTER, "{fallback}", "Falls to HTTP", (names.UPSTREAM, names.REASON, names.LATCHED)
 )
 CIRCUIT = Metric(
-    "warmline.circuit.state", Kind.GAUGE, "1", "Circuit of an upstream: 0 closed, 1 probing, 2 open", (names.UPSTREAM,)
+    "warmline.circuit.state",
+    Kind.GAUGE,
+    "{state}",
+    "Circuit of an upstream: 0 closed, 1 probing, 2 open",
+    (names.UPSTREAM,),
 )
 QUEUE_BYTES = Metric(
     "warmline.queue.bytes", Kind.GAUGE, "By", "Payload read from upstream and not yet written to callers"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -45,6 +46,9 @@ from warmline_server.observe.tracing import TracingObserver
 from warmline_server.session.observer import Observer, Observers
 from warmline_server.settings import Telemetry as TelemetrySettings
 
+if TYPE_CHECKING:
+    from warmline_server.observe.prometheus import PrometheusEndpoint
+
 _log = logging.getLogger(__name__)
 
 # Standard names that the SDK keeps to itself.
@@ -70,7 +74,10 @@ class _Closing:
 
 @dataclass
 class Telemetry:
-    """What the composition root needs. `observer` passes steps to all sinks, spans first."""
+    """What the composition root needs.
+
+    `observer` passes steps to all sinks, spans first; `prometheus_address` is blank where nothing is served.
+    """
 
     tracer_provider: TracerProvider
     meter_provider: MeterProvider
@@ -78,6 +85,7 @@ class Telemetry:
     ring: InferenceRing
     shutdown_s: float
     loop_lag: LoopLag
+    prometheus_address: str = ""
     closings: list[_Closing] = field(default_factory=list)
 
     async def close(self) -> None:
@@ -103,6 +111,10 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
     resource = _resource()
     closings: list[_Closing] = []
     readers = _readers(settings)
+    scraped = _prometheus(settings.prometheus_listen)
+    if scraped is not None:
+        readers.append(scraped.reader)
+        closings.append(_Closing("prometheus", scraped.close))
     if readers:
         # The SDK's own counts of exported and dropped items; it reads the variable and nothing else.
         os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
@@ -125,7 +137,8 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
         observers.append(bundles)
         closings.append(_Closing("bundles", bundles.close))
     observer = Observers(observers)
-    return Telemetry(tracers, meters, observer, ring, settings.shutdown_s, loop_lag, closings)
+    address = scraped.address if scraped is not None else ""
+    return Telemetry(tracers, meters, observer, ring, settings.shutdown_s, loop_lag, address, closings)
 
 
 def _observers(
@@ -222,6 +235,19 @@ def _readers(settings: TelemetrySettings) -> list[MetricReader]:
         else:
             raise TelemetryError(f"metrics to {name!r}: there are otlp, console and none")
     return found
+
+
+def _prometheus(listen: str) -> "PrometheusEndpoint | None":
+    if not listen:
+        return None
+    try:
+        from warmline_server.observe.prometheus import PrometheusEndpoint
+    except ImportError as error:
+        raise TelemetryError("telemetry.prometheus_listen needs the extra: warmline[prometheus]") from error
+    try:
+        return PrometheusEndpoint(listen)
+    except (OSError, ValueError) as error:
+        raise TelemetryError(f"telemetry.prometheus_listen: cannot serve metrics on {listen!r}: {error}") from error
 
 
 def _chosen(variable: str, setting: Sequence[str]) -> list[str]:
