@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from warmline_simulator import ev
 from warmline_simulator.records import Json, Outcome, RequestRecord
 from warmline_simulator.refusal import Refusal
-from warmline_simulator.script import Event, Frame, Reply
+from warmline_simulator.script import Event, Frame, Reply, TextDeltas
 from warmline_simulator.state import State
 
 _encode = msgspec.json.Encoder().encode
@@ -31,6 +32,9 @@ class Outlet(Protocol):
 
     def event(self, kind: str, payload: bytes) -> None:
         """Gather one event."""
+
+    def events(self, kind: str, payloads: Sequence[bytes]) -> None:
+        """Gather events of one kind."""
 
     def text(self, text: str) -> None:
         """Gather text as it is."""
@@ -135,18 +139,39 @@ class Answer:
         self._note(kind, filled, payload)
         self.outlet.event(kind, payload)
 
+    def send_deltas(self, deltas: TextDeltas) -> None:
+        """Gather many text deltas: what they share is encoded once, as they are most of all events."""
+        shared = ev.text_delta("", item_id=deltas.item_id, output_index=deltas.output_index)
+        shared["content_index"] = deltas.content_index
+        head, _, tail = _encode(shared).partition(b'"delta":""')
+        tail = tail[:-1] + b',"sequence_number":'
+        end = b"}" if self.stream_id is None else b',"stream_id":' + _encode(self.stream_id) + b"}"
+        head += b'"delta":'
+        first = self.sequence
+        payloads = [
+            b"%b%b%b%d%b" % (head, _encode(piece), tail, number, end)
+            for number, piece in enumerate(deltas.pieces, start=first)
+        ]
+        self.sequence += len(payloads)
+        self._count_many(payloads)
+        self.outlet.events("response.output_text.delta", payloads)
+
     def send_text(self, text: str) -> None:
         """Gather text as it is."""
         self._count(text.encode())
         self.outlet.text(text)
 
     def _count(self, payload: bytes) -> None:
+        self._count_many((payload,))
+
+    def _count_many(self, payloads: Sequence[bytes]) -> None:
         record = self.record
-        record.events_sent += 1
-        self.state.counters.events_sent += 1
+        record.events_sent += len(payloads)
+        self.state.counters.events_sent += len(payloads)
         if record.answered_at_s is None:
             record.answered_at_s = self.state.clock.now_s()
-        self.keep_frame(payload)
+        if self.state.settings.keep_frames:
+            record.frames.extend(payloads)
 
     def _substitute(self, payload: bytes) -> bytes:
         model = self.record.body.get("model")

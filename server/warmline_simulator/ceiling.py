@@ -16,14 +16,19 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
 from websockets.frames import Frame, Opcode
 
+from warmline_simulator.eventloop import loop_factory
+
 DONE = b'"type":"response.completed"'
 EVENT = b'"sequence_number":'
+LONGEST_MARK = max(len(DONE), len(EVENT))
+"""So much of the end is looked at again with what comes next, less what it held whole."""
+OPENING_LIMIT_S = 60.0
 PACED_STREAMS = 400
 PACE_S = 0.02
 
@@ -81,9 +86,8 @@ class _Looping(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._opening or self._request)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self._opening or self._request)
 
     def data_received(self, data: bytes) -> None:
         assert self.transport is not None
@@ -91,22 +95,15 @@ class _Looping(asyncio.Protocol):
             self._is_open = True
             self.transport.write(self._request)
             return
-        tally, joined = self._tally, self._tail + data
+        tally, tail = self._tally, self._tail
+        joined = tail + data
+        ends = joined.count(self._end) - tail.count(self._end)
         tally.received_bytes += len(data)
-        tally.events += joined.count(EVENT)
-        ends = joined.count(self._end)
-        self._tail = _unfinished(joined, (EVENT, self._end))
+        tally.events += joined.count(EVENT) - tail.count(EVENT)
+        self._tail = joined[-LONGEST_MARK + 1 :]
         if ends:
             tally.streams += ends
             self.transport.write(self._request * ends)
-
-
-def _unfinished(data: bytes, marks: tuple[bytes, ...]) -> bytes:
-    """The end of the data that may be the beginning of a mark, and holds none whole."""
-    for length in range(min(len(data), max(len(mark) for mark in marks) - 1), 0, -1):
-        if any(length < len(mark) and mark.startswith(data[-length:]) for mark in marks):
-            return data[-length:]
-    return b""
 
 
 class _Process:
@@ -202,7 +199,8 @@ async def _measure_connections(process: _Process, limit: int) -> list[Measured]:
             clients.append(client)
 
     before, start_s = process.cpu_s(), time.perf_counter()
-    await asyncio.gather(*(open_one() for _ in range(limit)))
+    async with asyncio.timeout(OPENING_LIMIT_S):
+        await asyncio.gather(*(open_one() for _ in range(limit)))
     elapsed_s, cpu_s = time.perf_counter() - start_s, process.cpu_s()
     for client in clients:
         client.close()
@@ -223,9 +221,8 @@ class _Opening(asyncio.Protocol):
         self.is_open = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._upgrade)
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._upgrade)
 
     def data_received(self, data: bytes) -> None:
         self.is_open.set()
@@ -241,18 +238,23 @@ def _most_sockets() -> int:
     return max(100, min(5000, soft - 200))
 
 
-def measure(seconds: float = 2.0) -> list[Measured]:
-    """Run every phase for that long; a process per phase, so that none pays for the one before."""
+def measure(seconds: float = 2.0, *, most_sockets: int | None = None) -> list[Measured]:
+    """Run every phase for that long; a process per phase, so that none pays for the one before.
+
+    Args:
+        most_sockets: WebSockets to open at once. None: as many as open files allow, 5000 at most.
+    """
+    sockets = _most_sockets() if most_sockets is None else most_sockets
     phases: list[Callable[[_Process], Coroutine[Any, Any, list[Measured]]]] = [
         lambda process: _measure_websocket(process, seconds),
         lambda process: _measure_sse(process, seconds),
         lambda process: _measure_paced(process, seconds),
-        lambda process: _measure_connections(process, _most_sockets()),
+        lambda process: _measure_connections(process, sockets),
     ]
     measured = []
     for phase in phases:
-        with _Process() as process:
-            measured += asyncio.run(phase(process))
+        with _Process() as process, asyncio.Runner(loop_factory=loop_factory()) as runner:
+            measured += runner.run(phase(process))
     return measured
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import dataclasses
 import signal
 import ssl
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from warmline_simulator import ceiling, recording, tls
+from warmline_simulator.eventloop import loop_factory
 from warmline_simulator.records import HandshakeRecord, RequestRecord
 from warmline_simulator.script import Script
 from warmline_simulator.script_file import ScriptFileError, load
@@ -93,17 +92,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"prepare TLS: {fault}", file=sys.stderr)
             return 2
         simulator = Simulator(script, tls=context, host=args.host, port=args.port, **settings)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_serve(simulator, args))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed: about twice the events per second."""
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        return uvloop.new_event_loop
-    return None
 
 
 def _what_to_serve(args: argparse.Namespace) -> tuple[Script, dict[str, Any]]:

@@ -24,7 +24,7 @@ import msgspec
 
 from warmline_simulator import ev, schema, tools
 from warmline_simulator.read import item_type, text_of
-from warmline_simulator.script import Pause, Step
+from warmline_simulator.script import Pause, Step, TextDeltas
 from warmline_simulator.settings import Settings
 
 Json = dict[str, Any]
@@ -53,6 +53,8 @@ class Question:
     known_tokens: int
     """Tokens of the response it continues; 0 for a full request."""
     settings: Settings
+    is_paced: bool = True
+    """There is silence between the words."""
     is_steered: Callable[[], bool] = field(default=_never)
     """Asked before each word; once true the answer ends at that word."""
 
@@ -88,16 +90,32 @@ def answer(question: Question) -> Iterator[Step]:
     for index, item in enumerate(output):
         if question.is_steered():
             break
-        for event in ev.item_events(item, index, stop=question.is_steered):
-            if event["type"] == "response.output_item.done":
-                done.append(event["item"])
-            yield event
+        if question.is_paced or item["type"] != "message":
+            for event in ev.item_events(item, index, stop=question.is_steered):
+                if event["type"] == "response.output_item.done":
+                    done.append(event["item"])
+                yield event
+        else:
+            done.append(item)
+            yield from _message_at_once(item, index)
     if question.is_steered() and not tools.owed(done):
         yield _final(question, base, "incomplete", done, reason="steered")
     elif is_cut:
         yield _final(question, base, "incomplete", done, reason="max_output_tokens")
     else:
         yield _final(question, base, "completed", done)
+
+
+def _message_at_once(item: Json, index: int) -> Iterator[Step]:
+    """The events of a message with one text part, its deltas in their fast form; nothing can interrupt them."""
+    part = item["content"][0]
+    place = {"item_id": item["id"], "output_index": index}
+    yield ev.item_added({**item, "status": "in_progress", "content": []}, index)
+    yield ev.content_part_added(**place)
+    yield TextDeltas(ev.pieces(part["text"]), item["id"], index)
+    yield ev.text_done(part["text"], **place)
+    yield ev.content_part_done(part, **place)
+    yield ev.item_done(item, index)
 
 
 def _is_warm_up(body: Mapping[str, Any]) -> bool:

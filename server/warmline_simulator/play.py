@@ -21,9 +21,13 @@ from warmline_simulator.script import (
     Reply,
     Stall,
     Step,
+    TextDeltas,
     Waitable,
 )
 from warmline_simulator.state import State
+
+_DELTAS_AT_ONCE = 256
+"""Deltas gathered before the outlet is asked whether to write: about a socket buffer of them."""
 
 
 async def hold(state: State, gate: str | Waitable | None, delay_s: float) -> None:
@@ -61,6 +65,9 @@ async def play(answer: Answer, steps: Iterable[Step], *, between_s: float, only_
     outlet, clock = answer.outlet, answer.state.clock
     is_first = True
     for step in steps:
+        if isinstance(step, TextDeltas):
+            await _send_deltas(answer, step)
+            continue
         if not isinstance(step, Mapping):
             if not await _take_step(answer, step):
                 return False
@@ -75,6 +82,16 @@ async def play(answer: Answer, steps: Iterable[Step], *, between_s: float, only_
             outlet.flush()
             await outlet.drain()
     return True
+
+
+async def _send_deltas(answer: Answer, deltas: TextDeltas) -> None:
+    """Send many deltas, a buffer at a time."""
+    for start in range(0, len(deltas.pieces), _DELTAS_AT_ONCE):
+        part = deltas.pieces[start : start + _DELTAS_AT_ONCE]
+        answer.send_deltas(TextDeltas(part, deltas.item_id, deltas.output_index, deltas.content_index))
+        if answer.outlet.needs_drain():
+            answer.outlet.flush()
+            await answer.outlet.drain()
 
 
 def _is_delta(event: Mapping[str, Any]) -> bool:

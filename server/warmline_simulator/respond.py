@@ -126,6 +126,7 @@ async def _let_model(answer: Answer, parent: Parent, reply: Reply | None) -> boo
         visible=record.visible_input if record.visible_input is not None else input_items(record),
         known_tokens=parent.response.tokens if parent.response is not None else 0,
         settings=state.settings,
+        is_paced=pace_s > 0,
         is_steered=answer.is_steered,
     )
     if _is_too_deep(asked):

@@ -87,7 +87,17 @@ class Nothing:
     """End the answer here, with or without a terminal event."""
 
 
-Step = Event | str | bytes | Ping | Pause | Gate | Drop | Close | Stall | Hang | Oversize | Frame | Nothing
+@dataclass(frozen=True, slots=True)
+class TextDeltas:
+    """Many text deltas of one part, without silence between them: the model's fast form of as many events."""
+
+    pieces: Sequence[str]
+    item_id: str
+    output_index: int
+    content_index: int = 0
+
+
+Step = Event | str | bytes | Ping | Pause | Gate | Drop | Close | Stall | Hang | Oversize | Frame | Nothing | TextDeltas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -76,6 +76,11 @@ class HttpOutlet:
     def _put(self, data: bytes) -> None:
         self._gathered.append(data)
         self._gathered_bytes += len(data)
+
+    def events(self, kind: str, payloads: Sequence[bytes]) -> None:
+        if self._is_stream:
+            head = b"event: " + kind.encode() + b"\ndata: "
+            self._put(b"".join([b"%b%b\n\n" % (head, payload) for payload in payloads]))
 
     def text(self, text: str) -> None:
         self._put(b"data: " + text.encode() + b"\n\n")

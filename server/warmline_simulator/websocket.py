@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -275,14 +275,16 @@ class WebSocketSide:
         """Gather a text frame. Written by hand when nothing compresses it, as frames are the bulk of the work."""
         if self._protocol.extensions or self._protocol.state is not OPEN:
             self.put_frame(frames.Frame(Opcode.TEXT, payload))
-            return
-        size = len(payload)
-        if size < 126:
-            self.wire.put(b"\x81" + bytes((size,)) + payload)
-        elif size < 65536:
-            self.wire.put(b"\x81\x7e" + size.to_bytes(2, "big") + payload)
         else:
-            self.wire.put(b"\x81\x7f" + size.to_bytes(8, "big") + payload)
+            self.wire.put(_frame_head(0x81, len(payload)) + payload)
+
+    def put_texts(self, payloads: Sequence[bytes]) -> None:
+        """Gather many text frames."""
+        if self._protocol.extensions or self._protocol.state is not OPEN:
+            for payload in payloads:
+                self.put_text(payload)
+        else:
+            self.wire.put(b"".join([_frame_head(0x81, len(payload)) + payload for payload in payloads]))
 
     def put_frame(self, frame: frames.Frame) -> None:
         """Gather a frame; after a close frame there is none."""
@@ -291,14 +293,8 @@ class WebSocketSide:
 
     def put_raw_frame(self, frame: Frame) -> None:
         """Gather a frame exactly as described, uncompressed."""
-        head = (0x80 if frame.fin else 0) | (0x40 if frame.rsv1 else 0) | (frame.opcode & 0x0F)
-        size = len(frame.payload)
-        length = (
-            bytes((size,))
-            if size < 126
-            else (b"\x7e" + size.to_bytes(2, "big") if size < 65536 else b"\x7f" + size.to_bytes(8, "big"))
-        )
-        self.wire.put(bytes((head,)) + length + frame.payload)
+        first = (0x80 if frame.fin else 0) | (0x40 if frame.rsv1 else 0) | (frame.opcode & 0x0F)
+        self.wire.put(_frame_head(first, len(frame.payload)) + frame.payload)
 
     def close(self, code: int | None, reason: str) -> None:
         """Send a close frame and wait for the peer's; the peer ends the connection, or this side after its answer."""
@@ -309,6 +305,15 @@ class WebSocketSide:
             self._protocol.state = CLOSING
             self._timers.append(self.state.clock.call_later(CLOSE_TIMEOUT_S, self.wire.close))
         self.wire.flush()
+
+
+def _frame_head(first: int, size: int) -> bytes:
+    """The head of an unmasked frame. Source: RFC 6455, 5.2."""
+    if size < 126:
+        return bytes((first, size))
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big")
+    return bytes((first, 127)) + size.to_bytes(8, "big")
 
 
 class LaneOutlet:
@@ -325,6 +330,9 @@ class LaneOutlet:
 
     def event(self, kind: str, payload: bytes) -> None:
         self._side.put_text(payload)
+
+    def events(self, kind: str, payloads: Sequence[bytes]) -> None:
+        self._side.put_texts(payloads)
 
     def text(self, text: str) -> None:
         self._side.put_text(text.encode())

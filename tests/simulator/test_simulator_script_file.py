@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -42,33 +43,45 @@ posts:
 """
 
 
-async def test_a_script_file_says_what_a_script_in_python_says(tmp_path: Path) -> None:
+@pytest.fixture
+async def scripted(tmp_path: Path) -> AsyncIterator[Simulator]:
     path = tmp_path / "script.yaml"
     path.write_text(SCRIPT)
     loaded = load(path)
-    async with Simulator(loaded.script, **loaded.settings, expect_violations=True) as sim, open_http(sim) as http:
-        with pytest.raises(InvalidStatus) as refused:
-            async with open_ws(sim):
-                pass
-        async with open_ws(sim) as ws:
-            assert ws.response is not None
-            assert ws.response.headers["x-codex-turn-state"] == "ts-1"
-            first = await ask(ws)
-            await send(ws, create())
-            opening = [await receive(ws), await receive(ws)]
-            broken = await ws.recv()
-            ending = [await receive(ws), await receive(ws)]
-            warm = await ask(ws, [], generate=False)
-            await send(ws, create())
-            await receive(ws)
-            with pytest.raises(ConnectionClosed) as closed:
-                await ws.recv()
+    async with Simulator(loaded.script, **loaded.settings, expect_violations=True) as sim:
+        yield sim
+
+
+async def test_a_script_file_says_what_a_script_in_python_says(scripted: Simulator) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await open_ws(scripted).__aenter__()
+    await _use_the_second_connection(scripted)
+    async with open_http(scripted) as http:
         body = {"model": "m", "input": "x", "stream": True}
         statuses = [(await http.post("/responses", json=body)).status_code for _ in range(3)]
         models = (await http.get("/models")).json()["data"]
 
     assert refused.value.response.headers["retry-after"] == "2"
     assert b"slow_down" in refused.value.response.body
+    assert statuses == [429, 429, 200]
+    assert [model["id"] for model in models] == ["only-one"]
+
+
+async def _use_the_second_connection(sim: Simulator) -> None:
+    async with open_ws(sim) as ws:
+        assert ws.response is not None
+        assert ws.response.headers["x-codex-turn-state"] == "ts-1"
+        first = await ask(ws)
+        await send(ws, create())
+        opening = [await receive(ws), await receive(ws)]
+        broken = await ws.recv()
+        ending = [await receive(ws), await receive(ws)]
+        warm = await ask(ws, [], generate=False)
+        await send(ws, create())
+        await receive(ws)
+        with pytest.raises(ConnectionClosed) as closed:
+            await ws.recv()
+
     assert (text_of(first), id_of(first)) == ("42", "resp-y")
     assert (opening[1]["answer"], broken) == (42, "{broken")
     assert ending[0]["item"]["call_id"] == "call-1"
@@ -76,8 +89,6 @@ async def test_a_script_file_says_what_a_script_in_python_says(tmp_path: Path) -
     assert types(warm) == ["response.created", "response.completed"]
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "tired")
-    assert statuses == [429, 429, 200]
-    assert [model["id"] for model in models] == ["only-one"]
 
 
 @pytest.mark.parametrize(
