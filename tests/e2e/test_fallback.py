@@ -116,6 +116,29 @@ async def test_each_call_that_falls_back_drops_the_idle_sockets() -> None:
         assert not any(lane.connection_id for lane in (await session.get()).lanes)
 
 
+@pytest.mark.conformance("C-034")
+@pytest.mark.parametrize("status", [426, 500])
+async def test_a_call_whose_session_fell_back_meanwhile_goes_on_over_http_at_once(status: int) -> None:
+    """No time passes: there is nothing to wait for, and no budget of HTTP's is taken."""
+    refusals = [Connection(gate="first", status=426), Connection(gate="second", status=status)]
+    config = session_config(warm_up="none", retries=0, request_retries=0)
+    async with (
+        open_line(Script(connections=refusals), clock=ManualClock()) as line,
+        line.session(config=config) as session,
+    ):
+        calls = []
+        for lane, gate in (("a", "first"), ("b", "second")):
+            calls.append(asyncio.create_task(hear(session.turn("hello", lane=lane))))
+            await line.sim.wait_for_gate(gate)
+        line.sim.release("first")
+        await calls[0]
+        line.sim.release("second")
+        heard = await calls[1]
+        assert heard.result.transport == "HTTP"
+        assert not heard.of("retrying")
+        assert [fell_back.latched for fell_back in heard.of("fell_back")] == [True]
+
+
 @pytest.mark.conformance("C-035")
 async def test_http_has_a_budget_of_its_own() -> None:
     clock = ManualClock()

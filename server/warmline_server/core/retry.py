@@ -30,11 +30,11 @@ class Situation:
     """Where a call stands when an attempt fails.
 
     `retries` and `max_retries` count on this transport; `request_retries` and `request_max_retries` count resends of a
-    POST that had no response yet; `may_fall_back` is True on a WebSocket of a session that is not latched;
-    `response_started`: the failed attempt had an answer to read; `client_call_finished`: a tool call that the caller
-    executes is among the delivered items; `forgotten_before`: the upstream has already forgotten a response once in
-    this call; `remaining_s` is None without a deadline; `jitter` is in [-1, 1]; `retry_after_cap_s` bounds the wait
-    that an upstream may ask for (0: its wish is ignored).
+    POST that had no response yet; `may_fall_back` is True on a WebSocket; `response_started`: the failed attempt had an
+    answer to read; `client_call_finished`: a tool call that the caller executes is among the delivered items;
+    `forgotten_before`: the upstream has already forgotten a response once in this call; `remaining_s` is None without a
+    deadline; `jitter` is in [-1, 1]; `retry_after_cap_s` bounds the wait that an upstream may ask for (0: its wish is
+    ignored); `fell_back`: another call has latched the session meanwhile, so this one's WebSocket was its last.
     """
 
     mode: RetryMode
@@ -51,6 +51,7 @@ class Situation:
     remaining_s: float | None
     jitter: float
     retry_after_cap_s: float
+    fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ def _resend_post(failure: UpstreamFailure, situation: Situation) -> Resend | Fal
 
 
 def _resend(failure: UpstreamFailure, situation: Situation, counts: str) -> Resend | FallBack | GiveUp:
-    if situation.retries < situation.max_retries:
+    is_last = situation.fell_back and _transport_may_be_at_fault(failure)
+    if situation.retries < situation.max_retries and not is_last:
         return _within_deadline(failure, situation, situation.retries + 1, counts)
     if situation.may_fall_back and _transport_may_be_at_fault(failure):
         return FallBack("retries_exhausted")

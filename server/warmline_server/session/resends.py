@@ -56,7 +56,9 @@ class Resends:
                     return
             except UpstreamFailure as why:
                 failure = why
-        match retry.decide(failure, self._situation(response_started=response_started)):
+        on_websocket = attempt is None or attempt.record.transport is Transport.WEBSOCKET
+        situation = self._situation(response_started=response_started, on_websocket=on_websocket)
+        match retry.decide(failure, situation):
             case retry.GiveUp(error=error):
                 if failure.handshake:  # no attempt came to be that would name it
                     self._record.upstream_request_id = failure.upstream_request_id
@@ -92,9 +94,8 @@ class Resends:
         wish = self._session.config.request_max_retries
         return self._session.upstream.profile.request_max_retries if wish is None else wish
 
-    def _situation(self, *, response_started: bool) -> retry.Situation:
+    def _situation(self, *, response_started: bool, on_websocket: bool) -> retry.Situation:
         session, spec = self._session, self._spec
-        on_websocket = session.wants_websocket
         ends = [self._record.started_at_s + spec.max_duration_s]
         if spec.deadline_at_s is not None:
             ends.append(spec.deadline_at_s)
@@ -106,6 +107,7 @@ class Resends:
             request_retries=self._request_retries,
             request_max_retries=self._request_max_retries,
             may_fall_back=on_websocket,
+            fell_back=on_websocket and not session.wants_websocket,
             response_started=response_started,
             output_delivered=self._record.output_delivered,
             client_call_finished=self.client_call_finished,
@@ -116,11 +118,11 @@ class Resends:
         )
 
     def _fall_back(self, failure: UpstreamFailure, reason: str) -> None:
-        if failure.handshake and failure.heal is not Heal.HTTP:
-            self._session.upstream.trip_circuit()
-        self._session.fall_back(reason, self._record)
+        session = self._session
+        if session.fall_back(reason, self._record) and failure.handshake and failure.heal is not Heal.HTTP:
+            session.upstream.trip_circuit()
         self._retries = self._request_retries = 0
-        self._outbox.add(FellBack(latched=True, reason=reason), len(self._record.attempts))
+        self._outbox.add(FellBack(latched=True, reason=session.latch.reason), len(self._record.attempts))
 
     async def _prepare(self, failure: UpstreamFailure, resend: retry.Resend) -> None:
         session, record = self._session, self._record
