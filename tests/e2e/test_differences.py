@@ -11,7 +11,9 @@ from e2e.line import (
     answer,
     hear,
     open_line,
+    pass_by,
     read_until,
+    seconds,
     session_config,
     slot_state,
     until_session,
@@ -616,6 +618,53 @@ async def test_a_swallowed_upgrade_opens_the_circuit_for_other_sessions() -> Non
         second = await hear(two.turn("hello"))
         assert [event.reason for event in second.of("fell_back")] == ["circuit_open"]
         assert len(line.sim.handshakes) == 1
+
+
+@pytest.mark.conformance("D-14")
+async def test_a_late_handshake_that_names_a_former_window_is_closed() -> None:
+    clock = ManualClock()
+    script = Script(connections=[Connection(status=500), Connection(gate="late"), Connection(status=500)])
+    profile = {"fallback_after_s": 2.0}
+    async with open_line(script, profile=profile, clock=clock) as line, line.session() as session:
+        await until_warm_up_failed(session)
+        async with session.turn("hello") as turn:
+            await line.sim.wait_for_gate("late")
+            await read_until(turn, "admitted")
+            await session.get()
+            await clock.advance(2.0)
+            await turn.result()
+        await session.advance_window()
+        await line.until(lambda: len(line.sim.handshakes) == 3, "a warm-up for the new window")
+        await line.until_handshake_ended(2)
+        await until_slot(session, "IDLE")
+        line.sim.release("late")
+        await line.until_handshake_ended(1)
+        assert await slot_state(session) == "IDLE"
+
+
+@pytest.mark.conformance("D-14")
+async def test_a_post_in_a_swallowed_upgrades_place_has_its_own_budget_and_latches_nothing() -> None:
+    clock = ManualClock()
+    script = Script(
+        connections=[Connection(swallow=True)],
+        posts=[Reply(status=500, body=ev.http_error(500), times=2), Reply(status=500, body=ev.http_error(500))],
+    )
+    config = session_config(warm_up="none", retries=0, request_retries=2)
+    profile = {"fallback_after_s": 2.0, "circuit_open_s": 600.0}
+    async with open_line(script, profile=profile, clock=clock) as line, line.session(config=config) as session:
+        async with session.turn("hello") as turn:
+            await line.sim.wait_for_handshakes(1)
+            await read_until(turn, "admitted")
+            await session.get()
+            await clock.advance(2.0)
+            for number in (1, 2):
+                retrying = (await read_until(turn, "retrying")).retrying
+                assert (retrying.retry, retrying.max_retries) == (number, 2)
+                await pass_by(clock, seconds(retrying))
+            with pytest.raises(warmline.UnavailableError):
+                await turn.result()
+        assert not (await session.get()).fallback.active
+        assert len(line.sim.posts()) == 3
 
 
 @pytest.mark.conformance("D-14")

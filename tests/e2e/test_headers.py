@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from e2e.line import answer, hear, open_line, session_config, slot_state, until_slot
+from e2e.line import admitted, answer, hear, open_line, session_config, slot_state, until_slot
 from warmline.v1 import session_service_pb2, types_pb2
 from warmline_server.settings import Credential
 from warmline_simulator import Connection, Reply, Script, ev, read
@@ -299,6 +299,27 @@ async def test_a_window_that_advances_under_a_call_spares_the_call_and_not_its_s
         await line.until_handshake_ended(0)
         second = await answer(session.turn(["hello", *first.items, "go on"]))
         assert (first.text, second.full_reason) == ("words", "NEW_SOCKET")
+
+
+@pytest.mark.conformance("C-065")
+@pytest.mark.parametrize("outcome", ["AWAITED", "COLD"])
+async def test_a_socket_whose_handshake_names_a_former_window_serves_its_call_alone(outcome: str) -> None:
+    config = session_config(warm_up="none" if outcome == "COLD" else "handshake")
+    script = Script(connections=[Connection(gate="upgrade"), Connection()])
+    async with open_line(script) as line, line.session(config=config) as session:
+        async with session.turn("hello") as turn:
+            await line.sim.wait_for_gate("upgrade")
+            await admitted(turn)
+            await session.get()
+            await session.advance_window()
+            line.sim.release("upgrade")
+            first = await turn.result()
+        assert first.slot_outcome == outcome
+        await line.until_handshake_ended(0)
+        await answer(session.turn(["hello", *first.items, "go on"]))
+        windows = [handshake.headers["x-codex-window-id"][-2:] for handshake in line.sim.handshakes]
+        assert windows == [":0", ":1"]
+        assert [request.connection for request in line.sim.requests] == [0, 1]
 
 
 # Answers

@@ -231,7 +231,7 @@ class Call:
         if acquisition is None:
             self._outbox.add(FellBack(latched=True, reason=session.latch.reason), self._number)
             return None
-        lane.acquired, lane.generation = acquisition, session.window_generation
+        lane.acquired, lane.generation = acquisition, acquisition.handshake.window_generation
         lane.baseline = acquisition.handshake.baseline
         if session.upstream.profile.turn_state_via == "handshake":
             self.note_turn_state(acquisition.handshake.turn_state)

@@ -18,13 +18,14 @@ class Handshake:
     """One connect, and the warm-up request that may follow it.
 
     `carries_turn_state`: it replays a turn's routing token, so its socket is for that turn alone. `baseline` is what a
-    warm-up request left on the socket, None without one.
+    warm-up request left on the socket, None without one. `window_generation` is the window that its headers name.
     """
 
     def __init__(self, record: ConnectRecord, *, carries_turn_state: bool) -> None:
         self.record = record
         self.carries_turn_state = carries_turn_state
         self.baseline: Baseline | None = None
+        self.window_generation = 0
         self.upgraded = asyncio.Event()
         self._task: asyncio.Task[WebSocket] | None = None
 

@@ -31,8 +31,9 @@ class SlotKeeper:
     """Owns the slot's handshake, its READY socket and its re-arm timer.
 
     `open_warm` starts a warm-up's handshake; a turn waits for all of it at most `warm_up_limit_s` after its start.
-    `may_warm` tells whether the session wants a warm socket now (not latched, not closed, mode not NONE). `failed` is
-    called with a warm-up's failure; `changed(former, now)` at each change of state.
+    `may_warm` tells whether the session wants a warm socket now (not latched, not closed, mode not NONE); `is_current`
+    whether a handshake names the present window. `failed` is called with a warm-up's failure; `changed(former, now)` at
+    each change of state.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class SlotKeeper:
         *,
         open_warm: Callable[[], Handshake],
         may_warm: Callable[[], bool],
+        is_current: Callable[[Handshake], bool],
         failed: Callable[[UpstreamFailure], None],
         changed: Callable[[SlotState, SlotState], None],
         warm_sockets: WarmSockets,
@@ -50,6 +52,7 @@ class SlotKeeper:
     ) -> None:
         self._open_warm = open_warm
         self._may_warm = may_warm
+        self._is_current = is_current
         self._failed = failed
         self._changed = changed
         self._warm_sockets = warm_sockets
@@ -241,7 +244,8 @@ class SlotKeeper:
         socket = handshake.socket()
         if socket is None:
             return
-        if handshake.carries_turn_state or not self._may_warm() or self._slot.offer() is Arrival.DISCARD:
+        fits = not handshake.carries_turn_state and self._is_current(handshake) and self._may_warm()
+        if not fits or self._slot.offer() is Arrival.DISCARD:
             self._discard(handshake, "late")
             return
         self._keep(handshake, socket)

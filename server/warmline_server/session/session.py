@@ -105,6 +105,7 @@ class Session:
         self.keeper = SlotKeeper(
             open_warm=lambda: self.open_handshake(None, None, warm_up_request=self._warm_up_request()),
             may_warm=self._may_warm,
+            is_current=lambda handshake: handshake.window_generation == self.window_generation,
             failed=self._warm_up_failed,
             changed=self._slot_changed,
             warm_sockets=around.warm_sockets,
@@ -283,6 +284,7 @@ class Session:
         """The work of every handshake, whoever it is for."""
         record, profile = handshake.record, self.upstream.profile
         metadata = await self.around.turn_metadata.get(call.spec.turn_metadata if call is not None else b"")
+        handshake.window_generation = self.window_generation
         facts = self.facts(metadata, turn_state=turn_state, request_id=record.connection_id)
         headers = outgoing.handshake_headers(
             facts, profile.provider_headers, profile.extra_headers, dict(await self.upstream.credential.headers())
