@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Examples take what they take: a machine that is busy with something else is no failure.
 settings.register_profile("warmline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("warmline")
+# For scripts/mutate.py: the same examples each time, and no search for the smallest that fails.
+settings.register_profile("mutation", settings.default, derandomize=True, phases=[Phase.explicit, Phase.generate])
 
 # How long what was told to end may take to end.
 ENDING_S = 1.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmline_server.core.errors import Heal, Reason, UpstreamFailure, UpstreamWords
+from warmline_server.core.errors import CredentialFailure, Heal, Reason, UpstreamFailure, UpstreamWords
 from warmline_server.core.events import Transport
 from warmline_server.core.retry import FallBack, GiveUp, Resend, RetryMode, Situation, backoff_s, decide
 
@@ -81,6 +81,12 @@ def test_decide_used_up_budget_without_another_transport_ends_with_the_failure()
 @pytest.mark.parametrize("reason", [Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_OVERLOADED])
 def test_decide_what_another_transport_cannot_heal_never_falls_back(reason: Reason) -> None:
     assert reason_of(decide(failure(reason=reason), replace(FIRST, retries=5))) is reason
+
+
+def test_decide_credential_that_cannot_be_had_never_falls_back() -> None:
+    missing = CredentialFailure(Reason.UPSTREAM_UNREACHABLE, "the token endpoint does not answer")
+
+    assert decide(missing, replace(FIRST, retries=5)) == GiveUp(missing)
 
 
 def test_decide_post_without_an_answer_costs_its_own_budget() -> None:
