@@ -15,6 +15,7 @@ from e2e.kit import Bystander, Refusal, completed, config, refused_turn, turn_re
 from e2e.line import Line, open_line
 from manual_clock import ManualClock
 from transport.http_kit import Peer, raw_server
+from warmline.v1 import trace_service_pb2
 from warmline.v1 import turn_service_pb2 as turns
 from warmline.v1 import types_pb2 as types
 from warmline_simulator import Close, Connection, Drop, Frame, Oversize, Reply, Script, Simulator, Stall, ev
@@ -212,6 +213,15 @@ async def fall_silent(line: Line, clock: ManualClock, transport: str, seen: Any,
     return await call
 
 
+async def first_event(line: Line, session_id: str) -> None:
+    """Returns when the session's newest attempt had an event: its clock between events runs then."""
+    request = trace_service_pb2.ListInferencesRequest(session_id=session_id)
+    while True:
+        told = await line.client.traces.ListInferences(request)
+        if told.inferences and told.inferences[0].HasField("first_event_time"):
+            return
+
+
 async def test_handshake_that_is_never_answered_ends_at_its_limit() -> None:
     clock = ManualClock()
     async with bad_day("ws", Connection(swallow=True), clock=clock, profile={"connect_timeout_s": CONNECT_S}) as line:
@@ -228,7 +238,8 @@ async def test_stream_that_falls_silent_ends_at_its_limit(transport: str, events
     # Bystanders' sockets are pinged and age on the same clock; here they shall not.
     quiet = {"idle_timeout_s": IDLE_S, "idle_ping_interval_s": 0.0, "warm_socket_idle_ttl_s": 0.0}
     async with bad_day(transport, Reply(events=events), clock=clock, profile=quiet) as line:
-        told = await fall_silent(line, clock, transport, line.sim.wait_for_requests(2), IDLE_S)
+        seen = first_event(line, "one") if len(events) > 1 else line.sim.wait_for_requests(2)
+        told = await fall_silent(line, clock, transport, seen, IDLE_S)
         await line.sim.wait_for_aborts(1)
 
     assert (told.code, told.reason) == (CODE.UNAVAILABLE, "UPSTREAM_IDLE")

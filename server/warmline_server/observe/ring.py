@@ -174,6 +174,9 @@ class InferenceRing(Observer):
             oldest, its_ring = self._kept.popitem(last=False)
             del its_ring.entries[oldest]
 
+    def attempt_first_event(self, attempt: AttemptRecord) -> None:
+        self._update(attempt)
+
     def attempt_ended(self, attempt: AttemptRecord) -> None:
         self._update(attempt)
         ring = self._rings.get(_key(attempt.session))
