@@ -107,7 +107,9 @@ class App:
         `hurry`, when it gets set, ends the wait at once.
         """
         registry = self.registry
-        await self._health.enter_graceful_shutdown()
+        # Not the liveness: a server that drains is well, and whoever restarts what is not must leave it alone.
+        for service in ("", READINESS):
+            await self._health.set(service, health_pb2.HealthCheckResponse.NOT_SERVING)
         # Whoever routes by health needs a moment to notice; until then calls still come, and are served.
         await _within(self.settings.drain.propagation_s, asyncio.Event().wait(), hurry)
         registry.drain()
