@@ -23,6 +23,16 @@ async def health(app: App) -> dict[str, int]:
         }
 
 
+async def until_unready(app: App) -> None:
+    """Watches the readiness, as clients that balance by themselves do."""
+    async with grpc.aio.insecure_channel(app.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=READINESS))
+        async with asyncio.timeout(5.0):
+            async for answer in watch:
+                if answer.status == NOT_SERVING:
+                    return
+
+
 async def test_a_server_that_drains_is_alive_and_not_ready() -> None:
     script = Script(creates=[Reply(events=[Gate("held"), *ev.text_response("done", response_id="resp-1")])])
     async with open_line(script) as line, line.session() as session:
@@ -31,8 +41,7 @@ async def test_a_server_that_drains_is_alive_and_not_ready() -> None:
             await admitted(turn)
             await line.sim.wait_for_gate("held")
             draining = asyncio.create_task(line.app.drain(5.0))
-            while not line.app.registry.draining:
-                await asyncio.sleep(0)
+            await until_unready(line.app)
             assert await health(line.app) == {"": NOT_SERVING, READINESS: NOT_SERVING, LIVENESS: SERVING}
             line.sim.release("held")
             assert (await turn.result()).text == "done"
