@@ -175,7 +175,11 @@ class InferenceRing(Observer):
             del its_ring.entries[oldest]
 
     def attempt_first_event(self, attempt: AttemptRecord) -> None:
-        self._update(attempt)
+        """Followers are told of starts and ends; whoever lists sees this too."""
+        ring = self._rings.get(_key(attempt.session))
+        known = ring.entries.get(attempt.attempt_id) if ring is not None else None
+        if ring is not None and known is not None:
+            ring.entries[attempt.attempt_id] = _entry(attempt, known.ring_number)
 
     def attempt_ended(self, attempt: AttemptRecord) -> None:
         self._update(attempt)
