@@ -17,7 +17,7 @@ from observe.record_kit import Play
 from warmline_server.core.errors import Reason
 from warmline_server.core.events import SlotOutcome
 from warmline_server.core.records import AttemptStatus, CallOutcome
-from warmline_server.observe import loop_lag, metric_table
+from warmline_server.observe import loop_lag, metric_table, metrics
 from warmline_server.observe.loop_lag import LoopLag
 from warmline_server.observe.metric_table import Kind
 from warmline_server.observe.metrics import GenAiNames, MetricsObserver, observe_dropped
@@ -152,6 +152,27 @@ def test_closed_sessions_leave_nothing_behind(metered: Metered) -> None:
 
     assert metered.values("warmline.sessions") == {}
     assert metered.values("warmline.slots") == {}
+
+
+def test_streams_of_a_metric_are_bounded_whatever_callers_name(
+    metered: Metered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "MAX_STREAMS", 3)
+    for number in range(10):
+        call = kit.call(metered.session)
+        attempt = kit.attempt(metered.session, call)
+        attempt.model = f"model-{number}"
+        metered.play.complete(metered.play.send(attempt), "resp-1")
+
+    streams = metered.values(
+        "gen_ai.client.inference.usage.input_tokens", "gen_ai.request.model", "otel.metric.overflow"
+    )
+    assert streams == {
+        ("model-0", None): 100,
+        ("model-1", None): 100,
+        ("model-2", None): 100,
+        (None, True): 700,
+    }
 
 
 def test_fallback_of_one_attempt_latches_nothing(metered: Metered) -> None:

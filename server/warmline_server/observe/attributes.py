@@ -57,12 +57,17 @@ def of_session(session: SessionRecord) -> Attributes:
 
 def of_call(call: CallRecord) -> Attributes:
     """Known when a call starts."""
-    return of_session(call.session) | {
-        names.TURN_ID: call.turn_id,
-        names.REQUEST_ID: call.request_id,
-        names.LANE: call.lane,
-        names.GEN_AI_CONVERSATION_ID: call.session.conversation_id,
-    }
+    found = of_session(call.session) | _of_turn(call)
+    found[names.GEN_AI_CONVERSATION_ID] = call.session.conversation_id
+    return found
+
+
+def _of_turn(call: CallRecord) -> Attributes:
+    """The default lane has no name, and needs no attribute."""
+    found: Attributes = {names.TURN_ID: call.turn_id, names.REQUEST_ID: call.request_id}
+    if call.lane:
+        found[names.LANE] = call.lane
+    return found
 
 
 def of_call_end(call: CallRecord) -> Attributes:
@@ -87,7 +92,7 @@ def of_connect(connect: ConnectRecord) -> Attributes:
     found[names.CONNECTION_ID] = connect.connection_id
     found[names.SERVER_ADDRESS], found[names.SERVER_PORT] = session.server_address, session.server_port
     if connect.call is not None:
-        found[names.TURN_ID], found[names.LANE] = connect.call.turn_id, connect.call.lane
+        found |= _of_turn(connect.call)
     return found
 
 
@@ -125,7 +130,7 @@ def of_attempt(attempt: AttemptRecord) -> Attributes:
     }
     found |= of_session(session)
     if call is not None:
-        found |= {names.TURN_ID: call.turn_id, names.REQUEST_ID: call.request_id, names.LANE: call.lane}
+        found |= _of_turn(call)
     if attempt.connection_id:
         found[names.CONNECTION_ID] = attempt.connection_id
     if connect is not None and connect.upstream_handshake_request_id is not None:

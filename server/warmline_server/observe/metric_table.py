@@ -152,18 +152,18 @@ RPC_DURATION = _seconds(
     names.ERROR_TYPE,
 )
 
-_INFERENCE: Final = (names.GEN_AI_OPERATION, names.GEN_AI_PROVIDER, names.GEN_AI_REQUEST_MODEL, names.ATTEMPT_KIND)
+INFERENCE: Final = (names.GEN_AI_OPERATION, names.GEN_AI_PROVIDER, names.GEN_AI_REQUEST_MODEL, names.ATTEMPT_KIND)
 
 GENAI_DURATION = _seconds(
-    "gen_ai.client.inference.duration", "Attempt from request to end", *_INFERENCE, names.ERROR_TYPE
+    "gen_ai.client.inference.duration", "Attempt from request to end", *INFERENCE, names.ERROR_TYPE
 )
 GENAI_FIRST_CHUNK = _seconds(
-    "gen_ai.client.inference.time_to_first_chunk", "From an attempt's request to its first event", *_INFERENCE
+    "gen_ai.client.inference.time_to_first_chunk", "From an attempt's request to its first event", *INFERENCE
 )
 GENAI_PER_CHUNK = _seconds(
     "gen_ai.client.inference.time_per_output_chunk",
     "Mean time between two events, once per attempt",
-    *_INFERENCE,
+    *INFERENCE,
     buckets=OWN_BUCKETS_S,
 )
 
@@ -171,7 +171,7 @@ GENAI_PER_CHUNK = _seconds(
 def _tokens(what: str) -> Metric:
     name = f"gen_ai.client.inference.usage.{what}_tokens"
     says = f"Tokens used: {what.replace('.', ' ').replace('_', ' ')}"
-    return Metric(name, Kind.COUNTER, "{token}", says, (*_INFERENCE, USAGE_MODALITY))
+    return Metric(name, Kind.COUNTER, "{token}", says, (*INFERENCE, USAGE_MODALITY))
 
 
 GENAI_INPUT = _tokens("input")
@@ -180,15 +180,15 @@ GENAI_OUTPUT = _tokens("output")
 GENAI_REASONING = _tokens("reasoning.output")
 
 OLD_DURATION = _seconds(
-    "gen_ai.client.operation.duration", "As gen_ai.client.inference.duration", *_INFERENCE, names.ERROR_TYPE
+    "gen_ai.client.operation.duration", "As gen_ai.client.inference.duration", *INFERENCE, names.ERROR_TYPE
 )
 OLD_FIRST_CHUNK = _seconds(
-    "gen_ai.client.operation.time_to_first_chunk", "As gen_ai.client.inference.time_to_first_chunk", *_INFERENCE
+    "gen_ai.client.operation.time_to_first_chunk", "As gen_ai.client.inference.time_to_first_chunk", *INFERENCE
 )
 OLD_PER_CHUNK = _seconds(
     "gen_ai.client.operation.time_per_output_chunk",
     "As gen_ai.client.inference.time_per_output_chunk",
-    *_INFERENCE,
+    *INFERENCE,
     buckets=OWN_BUCKETS_S,
 )
 OLD_TOKENS = Metric(
@@ -196,7 +196,7 @@ OLD_TOKENS = Metric(
     Kind.HISTOGRAM,
     "{token}",
     "Tokens per attempt: input or output",
-    (*_INFERENCE, USAGE_SIDE),
+    (*INFERENCE, USAGE_SIDE),
     TOKEN_BUCKETS,
 )
 
