@@ -9,8 +9,6 @@ from pathlib import Path
 from warmline_simulator.settings import Settings, SettingsArguments
 
 SERVER = Path(__file__).resolve().parents[2] / "server"
-MOUNT = SERVER / "warmline_server" / "cli.py"
-"""The one place that may name the simulator: it mounts its command."""
 
 
 def imported_packages(folder: Path) -> dict[Path, set[str]]:
@@ -33,11 +31,11 @@ def test_simulator_imports_nothing_of_the_server_or_the_client() -> None:
     assert {path.name for path, names in found.items() if names & {"warmline_server", "warmline"}} == set()
 
 
-def test_server_imports_nothing_of_the_simulator_but_its_command() -> None:
+def test_server_imports_nothing_of_the_simulator() -> None:
     found = imported_packages(SERVER / "warmline_server")
 
     assert found
-    assert {path for path, names in found.items() if "warmline_simulator" in names} <= {MOUNT}
+    assert {path for path, names in found.items() if "warmline_simulator" in names} == set()
 
 
 def test_simulator_arguments_are_the_settings() -> None:
