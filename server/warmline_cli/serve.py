@@ -30,17 +30,14 @@ def run(args: argparse.Namespace) -> int:
         environ["WARMLINE_LISTEN"] = args.listen
     try:
         settings = load(args.config, environ)
-    except SettingsError as error:
+        pipe = logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
+        try:
+            run_loop(_serve(settings))
+        finally:
+            pipe.close()
+    except (SettingsError, ListenError, TelemetryError) as error:
         print(f"warmline: {error}", file=sys.stderr)
-        return 2
-    pipe = logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
-    try:
-        run_loop(_serve(settings))
-    except (ListenError, TelemetryError) as error:
-        print(f"warmline: {error}", file=sys.stderr)
-        return 1
-    finally:
-        pipe.close()
+        return 2 if isinstance(error, SettingsError) else 1
     return 0
 
 

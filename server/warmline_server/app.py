@@ -5,6 +5,7 @@ Used as `async with App(settings) as app:`; `app.drain()` first where running ca
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -38,7 +39,7 @@ from warmline_server.session.session import Surroundings
 from warmline_server.session.turn_metadata import TurnMetadataSource
 from warmline_server.session.upstream import Upstream, proxy_of
 from warmline_server.session.warm_sockets import WarmSockets
-from warmline_server.settings import Settings, UpstreamProfile
+from warmline_server.settings import Problem, Settings, SettingsError, UpstreamProfile
 from warmline_server.transport.http import HttpTransport
 from warmline_server.transport.http_exchange import HttpLimits
 from warmline_server.transport.tls import tls_context
@@ -86,7 +87,8 @@ class App:
     async def __aenter__(self) -> Self:
         """Builds and listens.
 
-        Raises: ListenError; nothing stays open then.
+        Raises: ListenError; TelemetryError; SettingsError when a file that the settings name cannot be used. Nothing
+            stays open then.
         """
         async with AsyncExitStack() as building:
             telemetry = open_telemetry(self.settings.telemetry, span_processors=self._span_processors)
@@ -144,7 +146,7 @@ class App:
     async def _build_upstream(
         self, name: str, profile: UpstreamProfile, around: Surroundings, stack: AsyncExitStack
     ) -> Upstream:
-        tls = tls_context(profile.ca_bundle)
+        tls = _tls_context(name, profile)
         http = HttpTransport(
             self._clock,
             tls=tls,
@@ -218,6 +220,15 @@ class App:
                 )
             ]
             reflection.enable_server_reflection([*served, reflection.SERVICE_NAME], server)
+
+
+def _tls_context(name: str, profile: UpstreamProfile) -> ssl.SSLContext:
+    try:
+        return tls_context(profile.ca_bundle)
+    except OSError as error:
+        found = error.strerror or "a file that cannot be used"
+        problem = Problem(f"upstreams.{name}.ca_bundle", found, "a PEM file of authorities")
+        raise SettingsError([problem]) from error
 
 
 def _listen(server: grpc.aio.Server, address: str) -> str:
