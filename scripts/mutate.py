@@ -2,7 +2,8 @@
 
 Each `[[mutation]]` of tests/mutations/GROUP.toml has a `name`, a `file`, the text to `find` in it (once) and what to
 `replace` it with, and the `tests` that must fail then, each of them. They run in a copy of the tree, so the tree itself
-is never touched; first all of them run in a copy that is not broken, and must pass.
+is never touched; first all of them run in a copy that is not broken, and must pass. `--check` runs nothing: it says
+which mutations no longer fit the code or name tests that are gone.
 """
 
 import argparse
@@ -59,14 +60,31 @@ def load(folder: Path) -> list[Mutation]:
     return found
 
 
-def apply(mutation: Mutation, tree: Path) -> None:
-    """Breaks the tree. Raises: BadMutation when the text is not there exactly once."""
+def broken_text(mutation: Mutation, tree: Path) -> str:
+    """The broken file's text. Raises: BadMutation when what to find is not there exactly once."""
     path = tree / mutation.file
     text = path.read_text() if path.is_file() else ""
     count = text.count(mutation.find)
     if count != 1:
         raise BadMutation(f"{mutation.file} has the text to find {count} times, expected once")
-    path.write_text(text.replace(mutation.find, mutation.replace))
+    return text.replace(mutation.find, mutation.replace)
+
+
+def stale(mutations: Sequence[Mutation]) -> list[str]:
+    """The mutations that do not fit the code any more, or whose tests are gone, and why."""
+    told = []
+    for mutation in mutations:
+        try:
+            broken_text(mutation, ROOT)
+        except BadMutation as error:
+            told.append(f"{mutation.group}, {mutation.name!r}: {error}")
+        for test in mutation.tests:
+            file, *names = re.sub(r"\[.*", "", test).split("::")
+            text = (ROOT / file).read_text() if (ROOT / file).is_file() else ""
+            named = all(re.search(rf"\b{name}\b", text) for name in names if name != "runTest")
+            if not (ROOT / file).exists() or not named:
+                told.append(f"{mutation.group}, {mutation.name!r}: no test {test}")
+    return told
 
 
 @contextmanager
@@ -91,10 +109,10 @@ def environment(tree: Path) -> dict[str, str]:
 def check_imports(tree: Path) -> None:
     """Raises: BadMutation when what would be imported is not the copy."""
     program = f"from importlib.util import find_spec as f; print(*(f(n).origin for n in {PACKAGES}), sep='\\n')"
-    run = subprocess.run(
+    found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tree, env=environment(tree)
     )
-    strays = [line for line in run.stdout.split() if not Path(line).is_relative_to(tree)]
+    strays = [line for line in found.stdout.split() if not Path(line).is_relative_to(tree)]
     if strays:
         raise BadMutation(f"the copy is not what is imported: {', '.join(strays)}")
 
@@ -104,18 +122,18 @@ def run_tests(tree: Path, tests: Sequence[str], *, timeout_s: float) -> tuple[in
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "-rfE"]
     command += [f"--timeout={TEST_TIMEOUT_S}", "--hypothesis-profile=mutation", *tests]
     try:
-        run = subprocess.run(
+        ended = subprocess.run(
             command, capture_output=True, text=True, cwd=tree, env=environment(tree), timeout=timeout_s
         )
     except subprocess.TimeoutExpired:
         return -1, f"no end within {timeout_s:g} s"
-    return run.returncode, run.stdout + run.stderr
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 def survivors(tests: Sequence[str], output: str) -> list[str]:
     """The tests of which no case failed."""
     failed = re.findall(r"^(?:FAILED|ERROR) (.*)$", output, re.MULTILINE)
-    return [test for test in tests if not any(re.match(re.escape(test) + r"($|\[| )", line) for line in failed)]
+    return [test for test in tests if not any(re.match(re.escape(test) + r"($|\[|::|/| )", line) for line in failed)]
 
 
 def check_unbroken(mutations: Sequence[Mutation]) -> str | None:
@@ -131,7 +149,7 @@ def attempt(mutation: Mutation) -> str | None:
     """Tries one mutation. Returns: what is wrong with it or its tests, None when they notice it."""
     with copied_tree() as tree:
         try:
-            apply(mutation, tree)
+            (tree / mutation.file).write_text(broken_text(mutation, tree))
             check_imports(tree)
         except BadMutation as error:
             return str(error)
@@ -162,6 +180,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--group", help="only the mutations of tests/mutations/GROUP.toml")
     parser.add_argument("--name", help="only the mutations whose name contains this")
+    parser.add_argument("--check", action="store_true", help="run nothing; say which mutations are out of date")
     arguments = parser.parse_args()
     mutations = [
         mutation
@@ -170,6 +189,14 @@ def main() -> int:
     ]
     if not mutations:
         parser.error("no mutation is named so")
+    if arguments.check:
+        print(*stale(mutations), sep="\n")
+        return 1 if stale(mutations) else 0
+    return run(mutations)
+
+
+def run(mutations: Sequence[Mutation]) -> int:
+    """Tries mutations on tests that pass without them. Returns: exit status."""
     trouble = check_unbroken(mutations)
     if trouble is not None:
         print(f"the tests do not pass on the code as it is:\n{trouble}", file=sys.stderr)

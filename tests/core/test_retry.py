@@ -83,6 +83,16 @@ def test_decide_what_another_transport_cannot_heal_never_falls_back(reason: Reas
     assert reason_of(decide(failure(reason=reason), replace(FIRST, retries=5))) is reason
 
 
+def test_decide_session_that_fell_back_meanwhile_is_followed_at_once() -> None:
+    assert decide(failure(), replace(FIRST, fell_back=True)) == FallBack("retries_exhausted")
+
+
+def test_decide_session_that_fell_back_meanwhile_does_not_shorten_what_no_transport_heals() -> None:
+    limited = failure(reason=Reason.UPSTREAM_RATE_LIMITED)
+
+    assert decide(limited, replace(FIRST, fell_back=True)) == Resend(0.2, "stream")
+
+
 def test_decide_credential_that_cannot_be_had_never_falls_back() -> None:
     missing = CredentialFailure(Reason.UPSTREAM_UNREACHABLE, "the token endpoint does not answer")
 
@@ -293,6 +303,7 @@ def test_decide_any_sequence_of_failures_keeps_every_promise(start: Situation, d
             response_started=mishap.response_started,
             output_delivered=situation.output_delivered or mishap.output,
             client_call_finished=situation.client_call_finished or mishap.client_call,
+            fell_back=situation.may_fall_back and data.draw(st.booleans()),
         )
 
         decision = decide(mishap.failure, situation)
