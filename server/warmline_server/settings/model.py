@@ -58,7 +58,9 @@ class Telemetry(Table, frozen=True, kw_only=True):
 
     traces: Annotated[Sinks, doc("Where spans go: `none`, one name or a list.")] = ()
     metrics: Annotated[Sinks, doc("Where metrics go: `none`, one name or a list.")] = ()
-    prometheus_listen: Annotated[str, later("`HOST:PORT` that serves `/metrics`; blank: none.")] = ""
+    prometheus_listen: Annotated[
+        str, doc("`HOST:PORT` that serves `/metrics`; blank: none. Needs the extra `prometheus`.")
+    ] = ""
     log_format: Annotated[
         Literal["auto", "text", "json"], doc("`auto`: text on a terminal, else one JSON object per line.")
     ] = "auto"
