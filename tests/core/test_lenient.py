@@ -3,7 +3,11 @@
 import msgspec
 import pytest
 
-from warmline_server.core.lenient import LenientDecoder
+from warmline_server.core.delta import digest
+from warmline_server.core.events import Emission, ItemDone, TextDelta
+from warmline_server.core.frames import FrameReader
+from warmline_server.core.lenient import LenientDecoder, mend
+from warmline_server.core.request import build
 
 
 class Point(msgspec.Struct):
@@ -31,3 +35,35 @@ DECODER = LenientDecoder(Point)
 )
 def test_decode_gives_what_has_the_right_shape(payload: bytes, point: Point | None) -> None:
     assert DECODER.decode(payload) == point
+
+
+def test_half_a_surrogate_pair_is_mended_at_its_place_and_nothing_else_is() -> None:
+    text = rb'{"a":"\ud83d","b":"\ud83d\ude00","c":"\\ud83d","d":"\ude00x\n"}'
+
+    mended, halves = mend(text)
+
+    assert mended == rb'{"a":"\ufffd","b":"\ud83d\ude00","c":"\\ud83d","d":"\ufffdx\n"}'
+    assert halves == (b"d83d", b"de00")
+
+
+def test_event_with_half_a_surrogate_pair_is_delivered_with_its_item_as_it_came() -> None:
+    item = rb'{"type":"message","content":[{"type":"output_text","text":"cut \ud83d"}]}'
+    out: list[Emission] = []
+
+    FrameReader().read(
+        b'{"type":"response.output_item.done","output_index":0,"item":' + item + b"}", 1, out, with_payload=False
+    )
+    FrameReader().read(rb'{"type":"response.output_text.delta","delta":"cut \ud83d"}', 1, out, with_payload=True)
+
+    assert out[0].event == ItemDone(item, "message", 0)
+    assert out[1].event == TextDelta("cut \ufffd")
+    assert out[1].payload == rb'{"type":"response.output_text.delta","delta":"cut \ud83d"}'
+
+
+def test_conversation_with_half_a_surrogate_pair_can_be_continued() -> None:
+    item = rb'{"type":"message","role":"user","content":"cut \ud83d"}'
+    respelled = rb'{"role":"user","type":"message","content":"cut \uD83D"}'
+    other = rb'{"type":"message","role":"user","content":"cut \ud83c"}'
+
+    assert build({"model": b'"m"'}, [item]).input == (item,)
+    assert digest(item) == digest(respelled) != digest(other)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from warmline_server.core.events import FullReason, Mismatch
-from warmline_server.core.lenient import NOT_JSON
+from warmline_server.core.lenient import NOT_JSON, mend
 
 DIGEST_BYTES = 16
 # Up to here every integer is a float of its own. Source: IEEE 754, binary64.
@@ -35,7 +35,13 @@ _decode = msgspec.json.Decoder(float_hook=_number).decode
 
 def canonical(value: bytes) -> bytes:
     """One spelling for all spellings of a JSON value. Raises: one of `lenient.NOT_JSON`."""
-    return _encode(_decode(value))
+    try:
+        return _encode(_decode(value))
+    except NOT_JSON:
+        mended, halves = mend(value)
+        if not halves:
+            raise
+        return _encode(_decode(mended)) + b"".join(halves)
 
 
 def digest(item: bytes) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from warmline_server.core import events as ev
 from warmline_server.core import failures, rate_limits, received_headers
 from warmline_server.core.errors import UpstreamFailure
-from warmline_server.core.lenient import NOT_JSON, LenientDecoder
+from warmline_server.core.lenient import NOT_JSON, LenientDecoder, mend
 
 # Indexes are 32 bits wide in the contract, token counts 63.
 _Index = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
@@ -117,7 +117,9 @@ class FrameReader:
         """
         # Raw members are not looked into, so the encoding is checked here for all that is passed on verbatim.
         frame = _FRAME.decode(payload) if payload.isascii() or _is_utf8(payload) else None
-        if frame is None or not frame.type:
+        if frame is None:
+            return self._read_mended(payload, attempt, out, with_payload=with_payload)
+        if not frame.type:
             self.skipped += 1
             return None
         if frame.response is not _ABSENT or frame.headers is not _ABSENT:
@@ -131,6 +133,19 @@ class FrameReader:
             return None
         out.append(ev.Emission(event, attempt, frame.type, payload if with_payload else None))
         return None
+
+    def _read_mended(
+        self, payload: bytes, attempt: int, out: list[ev.Emission], *, with_payload: bool
+    ) -> UpstreamFailure | None:
+        """Reads an event with half a surrogate pair in it: texts are mended, items and payload stay as they came."""
+        mended, halves = mend(payload)
+        if not halves:
+            self.skipped += 1
+            return None
+        first = len(out)
+        failure = self.read(mended, attempt, out, with_payload=with_payload)
+        out[first:] = [_unmended(emission, payload, mended) for emission in out[first:]]
+        return failure
 
     def _read_rare(
         self, frame: _Frame, payload: bytes, attempt: int, out: list[ev.Emission], with_payload: bool
@@ -173,6 +188,17 @@ class FrameReader:
 
 # Both spellings are in use. Source: §5.2.
 _METADATA = frozenset({"response.metadata", "codex.response.metadata"})
+
+
+def _unmended(emission: ev.Emission, payload: bytes, mended: bytes) -> ev.Emission:
+    """The emission with the event's own bytes where it holds bytes of it."""
+    event = emission.event
+    if isinstance(event, ev.ItemAdded | ev.ItemDone):
+        start = mended.index(event.item)
+        event = msgspec.structs.replace(event, item=payload[start : start + len(event.item)])
+    return msgspec.structs.replace(
+        emission, event=event, payload=payload if emission.payload is not None else emission.payload
+    )
 
 
 def _is_utf8(payload: bytes) -> bool:

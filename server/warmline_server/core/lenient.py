@@ -3,6 +3,7 @@
 Providers, and the gateways in front of them, differ in what they send beside the fields that matter.
 """
 
+import re
 from typing import Generic, TypeVar
 
 import msgspec
@@ -13,6 +14,30 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not JSON. RecursionError: nested beyond reason."""
+
+
+# Escapes of a JSON string, so that an escaped backslash is never taken for the start of the next one.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u([dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+
+
+def mend(payload: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    """Puts U+FFFD in the place of each half of a surrogate pair that stands alone.
+
+    JSON allows such a half, as a model leaves it that was cut inside an emoji; msgspec and UTF-8 do not.
+    Returns: JSON of the same length, so that offsets hold, and the halves that were replaced; none: unchanged.
+    """
+    halves: list[bytes] = []
+
+    def replace(match: re.Match[bytes]) -> bytes:
+        half = match.group(1)
+        if half is None:
+            return match.group()
+        halves.append(half.lower())
+        return b"\\ufffd"
+
+    return _ESCAPES.sub(replace, payload), tuple(halves)
 
 
 class LenientDecoder(Generic[T]):

@@ -1,8 +1,8 @@
 """What is known of each call, attempt and connect: filled in by the session, read by every observer.
 
-The session is the only writer, but for `span`, which the tracing observer sets. An observer that needs a fact later copies it. Times are `_unix_ns` for telemetry and
-`_at_s` (monotonic) for durations; None where the moment has not come. Payloads are bytes as sent or received and leave
-the process only where content capture is switched on.
+The session is the only writer, but for `span`, which the tracing observer sets. An observer that needs a fact later
+copies it. Times are `_unix_ns` for telemetry and `_at_s` (monotonic) for durations; None where the moment has not come.
+Payloads are bytes as sent or received and leave the process only where content capture is switched on.
 """
 
 from collections.abc import Mapping

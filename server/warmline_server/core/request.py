@@ -11,7 +11,7 @@ import msgspec
 
 from warmline_server.core import delta
 from warmline_server.core.errors import CallerError, Reason
-from warmline_server.core.lenient import NOT_JSON, LenientDecoder
+from warmline_server.core.lenient import NOT_JSON, LenientDecoder, mend
 
 # What the server itself sets; a caller that sets them too would be ignored or break the chain.
 RESERVED_KEYS = frozenset(
@@ -179,7 +179,7 @@ def check_calls(items: Sequence[bytes], *, first_index: int = 0) -> None:
 
 def item_head(item: bytes) -> _ItemHead:
     """The routing fields of an item; blanks for those that are absent or of another kind."""
-    return _item_head.decode(item) or _ItemHead()
+    return _item_head.decode(item) or _item_head.decode(mend(item)[0]) or _ItemHead()
 
 
 def is_client_call(item: bytes) -> bool:
