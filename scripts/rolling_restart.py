@@ -284,12 +284,12 @@ class Load:
         return [*self.agents, *self.long]
 
     async def until_settled(self) -> None:
-        """Waits until every agent has begun and ended two more calls."""
-        wanted = {id(agent): len(agent.calls) + 3 for agent in self.agents}
+        """Waits until every agent has begun and ended one more call."""
+        wanted = {id(agent): len(agent.calls) + 2 for agent in self.agents}
         deadline_at_s = time.monotonic() + WAIT_S
         while any(len(agent.calls) < wanted[id(agent)] for agent in self.agents):
             if time.monotonic() > deadline_at_s:
-                raise RestartError(f"wait for two more calls of every stream: not within {WAIT_S:.0f} s")
+                raise RestartError(f"wait for one more call of every stream: not within {WAIT_S:.0f} s")
             await asyncio.sleep(0.1)
 
 

@@ -1,36 +1,11 @@
-"""What probes and proxies ask the server, while it serves and while it drains."""
+"""What probes and proxies are told, while the server serves and while it drains."""
 
 import asyncio
 
-import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
+from deploy.health import NOT_SERVING, SERVING, health, until_unready
 from e2e.line import admitted, open_line
-from warmline_server.app import LIVENESS, READINESS, App
+from warmline_server.app import LIVENESS, READINESS
 from warmline_simulator import Gate, Reply, Script, ev
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-async def health(app: App) -> dict[str, int]:
-    """What each name answers."""
-    async with grpc.aio.insecure_channel(app.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        return {
-            name: (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
-            for name in ("", READINESS, LIVENESS)
-        }
-
-
-async def until_unready(app: App) -> None:
-    """Watches the readiness, as clients that balance by themselves do."""
-    async with grpc.aio.insecure_channel(app.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=READINESS))
-        async with asyncio.timeout(5.0):
-            async for answer in watch:
-                if answer.status == NOT_SERVING:
-                    return
 
 
 async def test_a_server_that_drains_is_alive_and_not_ready() -> None:
