@@ -84,7 +84,9 @@ ONLY_IN = {
     "httpx": "warmline_server/transport/http.py",
     "anyio": "warmline_server/transport/http.py",
     "websockets": "warmline_server/transport/websocket.py",
-    "opentelemetry.exporter": "warmline_server/observe/setup.py",
+    "opentelemetry.exporter.otlp": "warmline_server/observe/setup.py",
+    "opentelemetry.exporter.prometheus": "warmline_server/observe/prometheus.py",
+    "prometheus_client": "warmline_server/observe/prometheus.py",
     "pytest": "warmline_simulator/pytest_plugin.py",
     "pytest_asyncio": "warmline_simulator/pytest_plugin.py",
 }
