@@ -34,7 +34,6 @@ class Probe:
     entered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, request: bytes, context: Context) -> bytes | None:
-        self.entered.set()
         assert self.behaviour is not None
         return await self.behaviour(request, context)
 
@@ -100,14 +99,27 @@ async def _raise(_request: bytes, _context: Context) -> bytes | None:
     raise ValueError("MARKER-in-exception")
 
 
-async def _wait_for_ever(_request: bytes, _context: Context) -> bytes | None:
-    await asyncio.Event().wait()
-    return b""
+def _waiter(probe: Probe) -> Behaviour:
+    """Waits for ever, and says that it does."""
+
+    async def wait(_request: bytes, _context: Context) -> bytes | None:
+        probe.entered.set()
+        await asyncio.Event().wait()
+        return b""
+
+    return wait
 
 
-async def _write_for_ever(_request: bytes, context: Context) -> bytes | None:
-    while True:
-        await context.write(b"x" * 65536)
+def _stuck_writer(probe: Probe) -> Behaviour:
+    """Writes to a client that reads nothing, and says when a write has been held up."""
+
+    async def write(_request: bytes, context: Context) -> bytes | None:
+        while True:
+            held = asyncio.get_running_loop().call_later(0.2, probe.entered.set)
+            await context.write(b"x" * 1_048_576)
+            held.cancel()
+
+    return write
 
 
 BOTH = pytest.mark.parametrize("kind", ["Unary", "Stream"])
@@ -159,12 +171,14 @@ async def test_ending_by_the_handler_has_its_code(
 
 
 @pytest.mark.parametrize(
-    ("kind", "behaviour"),
-    [("Unary", _wait_for_ever), ("Stream", _wait_for_ever), ("Stream", _write_for_ever)],
+    ("kind", "make"),
+    [("Unary", _waiter), ("Stream", _waiter), ("Stream", _stuck_writer)],
     ids=["unary", "stream-waiting", "stream-writing"],
 )
-async def test_ending_by_the_clients_cancel_is_cancelled(probe: Probe, kind: str, behaviour: Behaviour) -> None:
-    probe.behaviour = behaviour
+async def test_ending_by_the_clients_cancel_is_cancelled(
+    probe: Probe, kind: str, make: Callable[[Probe], Behaviour]
+) -> None:
+    probe.behaviour = make(probe)
     stub = probe.channel.unary_unary if kind == "Unary" else probe.channel.unary_stream
     call = stub(f"/{SERVICE}/{kind}")(b"", timeout=30)
     await asyncio.wait_for(probe.entered.wait(), 10)
@@ -178,7 +192,7 @@ async def test_ending_by_the_clients_cancel_is_cancelled(probe: Probe, kind: str
 
 @BOTH
 async def test_ending_by_the_deadline_is_deadline_exceeded(probe: Probe, kind: str) -> None:
-    probe.behaviour = _wait_for_ever
+    probe.behaviour = _waiter(probe)
 
     assert await _call(probe, kind, timeout_s=0.05) is grpc.StatusCode.DEADLINE_EXCEEDED
 

@@ -17,7 +17,7 @@ class PrometheusEndpoint:
     def __init__(self, listen: str) -> None:
         host, _, port = listen.rpartition(":")
         registry = CollectorRegistry()
-        self.reader: MetricReader = PrometheusMetricReader(registry=registry)
+        self.reader: MetricReader = PrometheusMetricReader(registry=registry, scope_info_enabled=False)
         self._server, _ = start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
         self.address = f"{host}:{self._server.server_port}"
 
