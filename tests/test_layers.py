@@ -64,7 +64,10 @@ RULES = {
     CREDENTIALS: Rule(ours=(CORE, CLOCK, SETTINGS), others=("msgspec",)),
     SESSION: Rule(ours=(CORE, CLOCK, SETTINGS, TRANSPORT, CREDENTIALS), others=("msgspec",)),
     # What leaves the process about us sees records and steps, never the session behind them, and no gRPC.
-    OBSERVE: Rule(ours=(CORE, SETTINGS, f"{SESSION}.observer"), others=("msgspec", "opentelemetry", "structlog")),
+    OBSERVE: Rule(
+        ours=(CORE, SETTINGS, f"{SESSION}.observer"),
+        others=("msgspec", "opentelemetry", "prometheus_client", "structlog"),
+    ),
     RPC: Rule(
         ours=(CORE, CLOCK, SESSION, OBSERVE, "warmline.v1"), others=("grpc", "google", "msgspec", "opentelemetry")
     ),
