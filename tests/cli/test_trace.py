@@ -72,6 +72,7 @@ async def test_reduce_writes_the_state_into_the_bundle(recorded: Recorded, capsy
     path = Path(capsys.readouterr().out.strip())
     assert path == Path(bundle) / "state.json"
     state = _json(path)
+    assert state["schema_version"] == 1
     found = [(c["execution"]["status"], c.get("response_id")) for c in state["inference_calls"].values()]
     assert found == [("failed", None), ("completed", "resp-2")]
 
@@ -110,14 +111,16 @@ async def test_show_draws_calls_connects_and_attempts_on_one_scale(
 
 
 async def test_show_marks_the_failure_and_its_reason(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
-    await _run("show", recorded.bundle("s-2"), "--turn", "turn-2")
+    await _run("show", recorded.bundle("s-2"), "--turn", "turn-2", "--width", "80")
 
     text = capsys.readouterr().out
     failed = next(line for line in text.splitlines() if "attempt 1" in line)
     assert "✗" in failed
     assert failed.rstrip().endswith("failed")
-    assert f"reason=UPSTREAM_FAILED  upstream_request_id={recorded.refused}" in text
-    assert f"response_id=resp-2  upstream_request_id={recorded.answered}" in text
+    assert f"upstream_request_id={recorded.refused}" in text
+    assert "reason=UPSTREAM_FAILED" in text
+    assert f"upstream_request_id={recorded.answered}" in text
+    assert all(len(line) <= 80 for line in text.splitlines() if "|" not in line)
 
 
 class _Page(HTMLParser):

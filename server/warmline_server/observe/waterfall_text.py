@@ -23,8 +23,21 @@ def _turn(turn: TurnView, width: int) -> Iterator[str]:
         took = _ms(bar.ended_ns - bar.started_ns) if bar.ended_ns is not None else "runs"
         first = f", first event after {_ms(bar.first_ns - bar.started_ns)}" if bar.first_ns is not None else ""
         yield f"{name} |{line}| {took:>9}  {bar.outcome}{first}"
-        if bar.facts:
-            yield " " * (2 * bar.depth + 6) + "  ".join(f"{fact}={value}" for fact, value in bar.facts)
+        yield from _facts(bar, width)
+
+
+def _facts(bar: Bar, width: int) -> Iterator[str]:
+    """As many facts to a line as fit; none is ever cut, so that an id can be copied."""
+    indent = " " * (2 * bar.depth + 6)
+    line = indent
+    for fact, value in bar.facts:
+        word = f"{fact}={value}"
+        if line != indent and len(line) + 2 + len(word) > width:
+            yield line
+            line = indent
+        line += word if line == indent else f"  {word}"
+    if line != indent:
+        yield line
 
 
 def _line(bar: Bar, from_ns: int, span_ns: int, scale: int) -> str:

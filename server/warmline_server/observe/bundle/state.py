@@ -129,7 +129,7 @@ class RawPayload(msgspec.Struct, omit_defaults=True):
     path: str
 
 
-class State(msgspec.Struct, omit_defaults=True):
+class State(msgspec.Struct):
     """`truncated` tells why the writer gave up; blank: it did not."""
 
     trace_id: str
