@@ -221,7 +221,7 @@ PLANTED = [
     ("warmline_server/session/bad.py", "from opentelemetry import trace", "imports msgspec"),
     ("warmline_server/session/bad.py", "from warmline.v1 import types_pb2", "imports itself and"),
     ("warmline_server/session/bad.py", "from warmline_server.observe import names", "imports itself and"),
-    ("warmline_server/observe/bad.py", "import grpc", "imports msgspec, opentelemetry, structlog"),
+    ("warmline_server/observe/bad.py", "import grpc", "imports msgspec, opentelemetry, prometheus_client, structlog"),
     ("warmline_server/observe/bad.py", "from warmline_server.session import call", "imports itself and"),
     ("warmline_server/observe/bad.py", "from warmline_server.rpc import status", "imports itself and"),
     ("warmline_server/observe/bad.py", "import opentelemetry.exporter.otlp", "is imported in"),

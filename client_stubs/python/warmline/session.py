@@ -12,7 +12,7 @@ import grpc.aio
 
 from warmline import items
 from warmline.connection import Connection
-from warmline.errors import NotFoundError, WarmlineError, from_rpc_error
+from warmline.errors import NotFoundError, UnavailableError, WarmlineError
 from warmline.items import ItemLike, Json, Options
 from warmline.turn import Turn
 from warmline.v1 import session_service_pb2, trace_service_pb2, turn_service_pb2, types_pb2
@@ -63,8 +63,10 @@ class Session:
     ) -> None:
         if not self._close_on_exit:
             return
-        # A session that is gone is closed; and what ended the block matters more than how the close went.
-        ignored = (NotFoundError,) if error is None else (WarmlineError, TimeoutError)
+        # A session that is gone is closed, and a server that is gone has closed it; and what ended the block matters
+        # more than how the close went.
+        gone = (NotFoundError, UnavailableError, TimeoutError)
+        ignored = gone if error is None else (WarmlineError, TimeoutError)
         with contextlib.suppress(*ignored):
             async with asyncio.timeout(_CLOSE_S):
                 await self.close()
