@@ -79,10 +79,15 @@ async def test_session_close_on_exit_closes_it(server: FakeServer, client: warml
     assert server.calls[0].request.session_id == "s"
 
 
-async def test_session_close_on_exit_of_a_session_that_is_gone_is_no_fault(
-    server: FakeServer, client: warmline.Client
+@pytest.mark.parametrize(
+    "gone",
+    [Refusal(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"), Refusal(grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")],
+    ids=["the session", "the server"],
+)
+async def test_session_close_on_exit_of_what_is_gone_is_no_fault(
+    server: FakeServer, client: warmline.Client, gone: Refusal
 ) -> None:
-    server.on("CloseSession", refuse(Refusal(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")))
+    server.on("CloseSession", refuse(gone))
 
     async with client.session("s", start="lazy", close_on_exit=True):
         pass

@@ -12,7 +12,7 @@ import grpc.aio
 
 from warmline import items
 from warmline.connection import Connection
-from warmline.errors import NotFoundError, UnavailableError, WarmlineError
+from warmline.errors import NotFoundError, UnavailableError, WarmlineError, from_rpc_error
 from warmline.items import ItemLike, Json, Options
 from warmline.turn import Turn
 from warmline.v1 import session_service_pb2, trace_service_pb2, turn_service_pb2, types_pb2
