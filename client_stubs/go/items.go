@@ -6,27 +6,30 @@ import (
 	"github.com/warmline/warmline/client_stubs/go/warmlinev1"
 )
 
+// An Item is one entry of a conversation, as the contract has it.
+type Item = warmlinev1.Item
+
 // User is a user's message of one text.
-func User(text string) *warmlinev1.Item { return message("user", text) }
+func User(text string) *Item { return message("user", text) }
 
 // Developer is a developer's message of one text.
-func Developer(text string) *warmlinev1.Item { return message("developer", text) }
+func Developer(text string) *Item { return message("developer", text) }
 
 // System is a system message of one text.
-func System(text string) *warmlinev1.Item { return message("system", text) }
+func System(text string) *Item { return message("system", text) }
 
 // Assistant is an answer of the model, as one text.
-func Assistant(text string) *warmlinev1.Item { return message("assistant", text) }
+func Assistant(text string) *Item { return message("assistant", text) }
 
 // FunctionOutput is the output of a function call; callID is the call's.
-func FunctionOutput(callID, output string) *warmlinev1.Item {
-	return &warmlinev1.Item{Content: &warmlinev1.Item_FunctionCallOutput{
+func FunctionOutput(callID, output string) *Item {
+	return &Item{Content: &warmlinev1.Item_FunctionCallOutput{
 		FunctionCallOutput: &warmlinev1.FunctionCallOutput{CallId: callID, Output: output},
 	}}
 }
 
 // CustomToolOutput is the output of a custom tool's call; callID is the call's.
-func CustomToolOutput(callID, output string) *warmlinev1.Item {
+func CustomToolOutput(callID, output string) *Item {
 	item, err := json.Marshal(map[string]string{"type": "custom_tool_call_output", "call_id": callID, "output": output})
 	if err != nil {
 		panic(err) // Cannot happen: strings have a JSON form.
@@ -35,10 +38,10 @@ func CustomToolOutput(callID, output string) *warmlinev1.Item {
 }
 
 // JSON is an item verbatim: one JSON object in UTF-8, sent as it is.
-func JSON(item []byte) *warmlinev1.Item {
-	return &warmlinev1.Item{Content: &warmlinev1.Item_Json{Json: item}}
+func JSON(item []byte) *Item {
+	return &Item{Content: &warmlinev1.Item_Json{Json: item}}
 }
 
-func message(role, text string) *warmlinev1.Item {
-	return &warmlinev1.Item{Content: &warmlinev1.Item_Message{Message: &warmlinev1.TextMessage{Role: role, Text: text}}}
+func message(role, text string) *Item {
+	return &Item{Content: &warmlinev1.Item_Message{Message: &warmlinev1.TextMessage{Role: role, Text: text}}}
 }

@@ -24,13 +24,13 @@ const (
 type FunctionCall struct{ CallID, Name, Arguments string }
 
 // Answer is the item that answers the call.
-func (c FunctionCall) Answer(output string) *warmlinev1.Item { return FunctionOutput(c.CallID, output) }
+func (c FunctionCall) Answer(output string) *Item { return FunctionOutput(c.CallID, output) }
 
 // A CustomToolCall is a custom tool that the model wants called; Input is free text.
 type CustomToolCall struct{ CallID, Name, Input string }
 
 // Answer is the item that answers the call.
-func (c CustomToolCall) Answer(output string) *warmlinev1.Item {
+func (c CustomToolCall) Answer(output string) *Item {
 	return CustomToolOutput(c.CallID, output)
 }
 
@@ -39,7 +39,7 @@ type Result struct {
 	Ending Ending
 	Text   string // Of the finished messages, then what was streamed of an unfinished one.
 	// Items are the finished output items, oldest first: append them to the conversation as they are.
-	Items           []*warmlinev1.Item
+	Items           []*Item
 	FunctionCalls   []FunctionCall
 	CustomToolCalls []CustomToolCall
 

@@ -44,7 +44,7 @@ func (c *Client) AttachSession(id string) *Session {
 
 // Turn sends a turn; input is the conversation, oldest first. What fails is told by the first read. The turn must be
 // closed; it ends with ctx, whose deadline is the turn's.
-func (s *Session) Turn(ctx context.Context, input []*warmlinev1.Item, options ...TurnOption) *Turn {
+func (s *Session) Turn(ctx context.Context, input []*Item, options ...TurnOption) *Turn {
 	request := &warmlinev1.StreamTurnRequest{
 		SessionId:     s.ID,
 		SessionConfig: s.config,
