@@ -110,6 +110,7 @@ def test_digest_tells_look_alikes_apart(left: Json) -> None:
         (b'"a/\\u0062"', b'"a\\/b"'),
         (b'{"a":1,"b":2}', b'{ "b" : 2, "a" : 1 }'),
         (b"0.1", b"1E-1"),
+        (b'{"a":"\\ud83d","b":1}', b'{"b":1.0,"\\u0061": "\\uD83D"}'),
     ],
     ids=lambda each: each.decode(),
 )
@@ -128,6 +129,10 @@ def test_canonical_of_one_value_is_one(left: bytes, right: bytes) -> None:
         (b"9007199254740993", b"9007199254740993.0"),
         (b"18446744073709551616", b"18446744073709551617"),
         (b'"e\xcc\x81"', b'"\xc3\xa9"'),
+        (b'"\\ud83d\\ufffd"', b'"\\ufffd\\ud83d"'),
+        (b'"\\ud83d"', b'"\\ud83e"'),
+        (b'{"a":"\\ud83d","b":"\\ud83e"}', b'{"b":"\\ud83d","a":"\\ud83e"}'),
+        (b'"\\ud83d"', b'"\\\\ud83d"'),
     ],
     ids=lambda each: each.decode(),
 )
@@ -137,8 +142,8 @@ def test_canonical_of_two_values_is_two(left: bytes, right: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"{} {}", b"NaN", b'{"a":"\xff"}', b"[" * 5000, b"[1e400]", b"9" * 5000],
-    ids=["empty", "cut", "two", "nan", "bytes", "deep", "beyond_a_float", "beyond_digits"],
+    [b"", b"{", b"{} {}", b"NaN", b'{"a":"\xff"}', b"[" * 5000, b"[1e400]", b"9" * 5000, b'["\\ud83d"'],
+    ids=["empty", "cut", "two", "nan", "bytes", "deep", "beyond_a_float", "beyond_digits", "cut_after_half_a_pair"],
 )
 def test_digest_of_no_json_raises(text: bytes) -> None:
     with pytest.raises(NOT_JSON):
