@@ -190,8 +190,10 @@ def main() -> int:
     if not mutations:
         parser.error("no mutation is named so")
     if arguments.check:
-        print(*stale(mutations), sep="\n")
-        return 1 if stale(mutations) else 0
+        told = stale(mutations)
+        for line in told:
+            print(line)
+        return 1 if told else 0
     return run(mutations)
 
 
