@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
     show.add_argument("--width", type=int, default=0, help="characters per line; default: the terminal's")
     find = actions.add_parser("find", help="find an inference by its response id or its upstream request id")
-    find.add_argument("id", help="either id, from our side or the provider's")
+    find.add_argument("id", help="a response id, an upstream request id, or that of a handshake")
     find.add_argument(
         "--bundles", type=Path, metavar="DIR", help="search the bundles beneath this directory instead of a server"
     )
@@ -98,9 +98,10 @@ async def _find(args: argparse.Namespace) -> int:
     else:
         async with warmline.Client(args.server) as client:
             async for session in client.list_sessions():
-                async for inference in _of_session(client, session.session_id, upstream_id=args.id):
-                    count += 1
-                    print(_inference_text(session.session_id, inference))
+                async for inference in _of_session(client, session.session_id):
+                    if args.id in _ids(inference):
+                        count += 1
+                        print(_inference_text(session.session_id, inference))
     if not count:
         print(f"warmline trace find: {args.id} is not known here", file=sys.stderr)
     return 0 if count else NOT_FOUND
@@ -150,6 +151,11 @@ def _call_text(session_id: str, call: InferenceCall, bundle: Path, payloads: lis
     )
 
 
+def _ids(found: pb.Inference) -> tuple[str, str, str]:
+    """The service's own filter knows the first two; a handshake's id leads to all attempts on its socket."""
+    return found.response_id, found.upstream_request_id, found.upstream_handshake_request_id
+
+
 def _inference_text(session_id: str, found: pb.Inference) -> str:
     return _lines(
         [
@@ -172,11 +178,9 @@ def _lines(pairs: Iterable[tuple[str, object]]) -> str:
     return "\n".join(f"{name:>30}  {value}" for name, value in shown(pairs)) + "\n"
 
 
-async def _of_session(
-    client: warmline.Client, session_id: str, *, turn_id: str = "", upstream_id: str = ""
-) -> AsyncIterator[pb.Inference]:
+async def _of_session(client: warmline.Client, session_id: str, *, turn_id: str = "") -> AsyncIterator[pb.Inference]:
     session = client.session(session_id, start="attach", close_on_exit=False)
-    async for inference in session.list_inferences(turn_id=turn_id, upstream_id=upstream_id):
+    async for inference in session.list_inferences(turn_id=turn_id):
         yield inference
 
 

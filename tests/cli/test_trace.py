@@ -201,15 +201,16 @@ async def test_running_server_is_shown_and_searched(tmp_path: Path, capsys: pyte
             await _run("show", "--session", "s-2", "--server", line.app.address, "--width", "100"),
             await _run("find", line.sim.posts()[1].request_id or "", "--server", line.app.address),
             await _run("find", "resp-1", "--server", line.app.address),
+            await _run("find", line.handshake_id, "--server", line.app.address),
             await _run("find", "resp-9", "--server", line.app.address),
             await _run("show", "--session", "nobody", "--server", line.app.address),
         ]
 
     captured = capsys.readouterr()
-    assert statuses == [0, 0, 0, 1, 2]
+    assert statuses == [0, 0, 0, 0, 1, 2]
     assert [line.split()[0] for line in captured.out.splitlines() if "|" in line] == ["call", "attempt", "attempt"]
     assert "response_id  resp-2" in captured.out
-    assert "response_id  resp-1" in captured.out
+    assert captured.out.count("response_id  resp-1") == 2
     assert "SESSION_NOT_FOUND" in captured.err
 
 

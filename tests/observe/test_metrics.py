@@ -1,6 +1,7 @@
 """Metrics of sessions, calls, connects and attempts; their names, and where these are used."""
 
 import asyncio
+import importlib.util
 import json
 import re
 import time
@@ -345,3 +346,14 @@ def test_every_query_of_the_dashboard_names_metrics_and_labels_that_exist() -> N
 
 def _panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
     return [inner for panel in dashboard["panels"] for inner in (panel, *panel.get("panels", []))]
+
+
+def test_table_in_the_docs_is_the_table_in_the_code() -> None:
+    spec = importlib.util.spec_from_file_location("metrics_docs", ROOT / "scripts/metrics_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    text = (ROOT / "docs/tracing.md").read_text(encoding="utf-8")
+
+    assert text == script.page(text), "run scripts/metrics_docs.py"
