@@ -33,8 +33,8 @@ def settings(place: Rendered, tmp_path: Path) -> Settings:
     return place.settings(tmp_path)
 
 
-def port_of(settings: Settings) -> int:
-    return int(settings.listen.rpartition(":")[2])
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -87,18 +87,18 @@ def test_variables_are_known(place: Rendered) -> None:
 
 def test_probes_ask_for_what_the_server_answers(place: Rendered, settings: Settings) -> None:
     asked = {name: place.container[f"{name}Probe"]["grpc"] for name in ("startup", "readiness", "liveness")}
-    assert {probe["port"] for probe in asked.values()} == {port_of(settings)}
+    assert {probe["port"] for probe in asked.values()} == {port_of(settings.listen)}
     assert asked["readiness"]["service"] == app.READINESS
     assert asked["startup"]["service"] == asked["liveness"]["service"] == app.LIVENESS
 
 
 def test_ports_are_the_servers(place: Rendered, settings: Settings) -> None:
-    port = port_of(settings)
-    assert [(each["name"], each["containerPort"]) for each in place.container["ports"]] == [("grpc", port)]
+    port = port_of(settings.listen)
+    assert place.container["ports"][0] == {"name": "grpc", "containerPort": port}
     for name in ("warmline", "warmline-headless"):
         (served,) = place.one("Service", name)["spec"]["ports"]
         assert (served["targetPort"], served["port"]) == ("grpc", port)
-    (ingress,) = place.one("NetworkPolicy")["spec"]["ingress"]
+    ingress = place.one("NetworkPolicy")["spec"]["ingress"][0]
     assert [each["port"] for each in ingress["ports"]] == [port]
 
 
@@ -155,7 +155,7 @@ def test_the_network_lets_the_upstream_through(place: Rendered, settings: Settin
 def test_the_network_lets_the_telemetry_through(tmp_path: Path) -> None:
     place = render(PROD)
     settings = place.settings(tmp_path)
-    assert (settings.telemetry.traces, settings.telemetry.metrics) == (("otlp",), ("otlp",))
+    assert settings.telemetry.traces == ("otlp",)
     host, _, port = place.variables["OTEL_EXPORTER_OTLP_ENDPOINT"].removeprefix("http://").rpartition(":")
     rules = place.one("NetworkPolicy")["spec"]["egress"]
     collector = next(rule for rule in rules if [each["port"] for each in rule["ports"]] == [int(port)])
@@ -163,6 +163,15 @@ def test_the_network_lets_the_telemetry_through(tmp_path: Path) -> None:
     service, namespace = host.split(".")
     assert to["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == namespace
     assert to["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == service
+
+
+def test_metrics_are_scraped_where_they_are_served(tmp_path: Path) -> None:
+    place = render(PROD)
+    port = port_of(place.settings(tmp_path).telemetry.prometheus_listen)
+    assert {"name": "metrics", "containerPort": port} in place.container["ports"]
+    assert place.one("Deployment")["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+    rules = place.one("NetworkPolicy")["spec"]["ingress"]
+    assert [each["port"] for rule in rules[1:] for each in rule["ports"]] == [port]
 
 
 def test_the_autoscaler_counts_what_the_server_counts(tmp_path: Path) -> None:
@@ -185,7 +194,8 @@ def test_production_is_closed(tmp_path: Path) -> None:
     assert settings.reflection is False
     assert settings.admin_listen == ""
     assert settings.telemetry.capture_content is False
-    (rule,) = place.one("NetworkPolicy")["spec"]["ingress"]
-    for source in rule["from"]:
+    sources = [source for rule in place.one("NetworkPolicy")["spec"]["ingress"] for source in rule["from"]]
+    assert len(sources) == 2
+    for source in sources:
         assert source["podSelector"]["matchLabels"]
         assert source["namespaceSelector"]["matchLabels"]
