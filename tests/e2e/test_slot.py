@@ -306,6 +306,46 @@ async def test_a_session_without_websockets_shakes_no_hands(where: str) -> None:
         assert (result.transport, result.slot_outcome, len(line.sim.handshakes)) == expected
 
 
+@pytest.mark.conformance("C-015")
+async def test_metadata_that_is_late_is_left_out_of_the_handshake_and_of_the_turn() -> None:
+    clock = ManualClock()
+    slow = TurnMetadata(command=("/bin/sh", "-c", "exec sleep 60"), timeout_s=0.25)
+    async with open_line(turn_metadata=slow, clock=clock) as line, line.session() as session:
+        await clock.wait_for_timer(0.25)
+        await clock.advance(0.249)
+        assert line.sim.handshakes == []
+        await clock.advance(0.001)
+        await until_slot(session, "READY")
+        async with session.turn("hello") as turn:
+            await line.until_calls(session, 1)
+            await clock.wait_for_timer(0.25)
+            await clock.advance(0.25)
+            result = await turn.result()
+        assert result.slot_outcome == "ADOPTED"
+        assert "x-codex-turn-metadata" not in line.sim.handshakes[0].headers
+        assert "x-codex-turn-metadata" not in line.sim.requests[0].body["client_metadata"]
+
+
+@pytest.mark.conformance("C-015")
+async def test_metadata_that_is_in_time_is_told_and_that_of_the_call_goes_first() -> None:
+    quick = TurnMetadata(command=("/bin/echo", '{"from":"command"}'))
+    async with open_line(turn_metadata=quick) as line, line.session() as session:
+        first = await answer(session.turn("hello"))
+        await answer(session.turn(["hello", *first.items, "go on"], turn_metadata={"from": "call"}))
+        assert line.sim.handshakes[0].headers["x-codex-turn-metadata"] == '{"from":"command"}'
+        told = [request.body["client_metadata"]["x-codex-turn-metadata"] for request in line.sim.requests]
+        assert told == ['{"from":"command"}', '{"from":"call"}']
+
+
+@pytest.mark.conformance("C-015")
+@pytest.mark.parametrize("program", ["exit 3", "echo not json", "echo '[1]'", "true"])
+async def test_a_metadata_command_that_fails_costs_nothing(program: str) -> None:
+    broken = TurnMetadata(command=("/bin/sh", "-c", program))
+    async with open_line(turn_metadata=broken) as line, line.session() as session:
+        assert (await answer(session.turn("hello"))).attempts == 1
+        assert "x-codex-turn-metadata" not in line.sim.handshakes[0].headers
+
+
 @pytest.mark.conformance("C-017")
 async def test_a_turn_that_has_a_token_keeps_it_when_it_adopts_a_socket_with_another() -> None:
     script = Script(
