@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from typing import Any
 
 import pytest
@@ -259,3 +260,64 @@ async def test_a_call_that_waits_for_an_abandoned_one_gets_the_lane_at_once() ->
             heard = await waiting
         assert heard.result.ending == "completed"
         assert [request.connection for request in line.sim.requests] == [0, 1]
+
+
+def mutated(conversation: list[ItemLike], chance: random.Random) -> list[ItemLike]:
+    """The conversation as an agent may send it next: extended, or cut, or with another item somewhere."""
+    match chance.choice(["extend", "extend", "extend", "cut", "edit"]):
+        case "cut":
+            conversation = conversation[: chance.randint(0, len(conversation))]
+        case "edit":
+            conversation[chance.randrange(len(conversation))] = f"edited {chance.random()}"
+    return [*conversation, *(f"said {chance.random()}" for _ in range(chance.randint(1, 3)))]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_is_sent_and_lost_the_model_sees_the_whole_conversation(seed: int) -> None:
+    """The simulator follows the chain of responses: what it sees is its baseline and the delta."""
+    chance = random.Random(seed)
+    conversation: list[ItemLike] = ["hello"]
+    async with open_line() as line, line.session() as session:
+        for number in range(12):
+            options: dict[str, Any] = {"instructions": "Be long."} if chance.random() < 0.15 else {}
+            result = await answer(session.turn(conversation, **options))
+            seen = line.sim.requests[number].visible_input
+            assert seen is not None
+            assert [as_seen(item) for item in seen] == [as_given(item) for item in conversation]
+            conversation = mutated([*conversation, *result.items], chance)
+            if chance.random() < 0.3:
+                before = len(line.sim.handshakes)
+                line.sim.drop_connection(line.sim.requests[-1].connection)
+                await line.sim.wait_for_answered_handshakes(before + 1)
+        deltas = line.sim.counters.creates_delta
+        assert 0 < deltas < 12
+
+
+def as_given(item: ItemLike) -> Any:
+    """What identifies an item that was sent: its text, or its id."""
+    return item if isinstance(item, str) else json.loads(bytes(item))["id"]  # type: ignore[arg-type]
+
+
+def as_seen(item: dict[str, Any]) -> Any:
+    """The same of an item that the simulator saw."""
+    return item.get("id") or item["content"][0]["text"]
+
+
+async def test_two_hundred_steps_of_tools_send_bytes_in_proportion() -> None:
+    calls = [
+        Reply(events=ev.function_call_response("look", '{"at":"something"}', f"call-{step}")) for step in range(200)
+    ]
+    async with open_line(Script(creates=calls)) as line, line.session(tools=[TOOL]) as session:
+        conversation: list[ItemLike] = ["hello"]
+        for step in range(200):
+            result = await answer(session.turn(conversation, turn_id="T"))
+            output = result.function_calls[0].answer(f"result of step {step}: " + "x" * 200)
+            conversation += [*result.items, output]
+        requests = line.sim.requests
+        sent = [len(request.raw) for request in requests]
+        whole = [len(json.dumps(request.visible_input)) for request in requests]
+        for step in (0, 1, 99, 199):
+            print(f"step {step + 1}: {sent[step]} bytes sent, {whole[step]} bytes of conversation")
+        assert max(sent[1:]) - min(sent[1:]) < 20
+        assert whole[199] > 50 * whole[1]
+        assert all(request.previous_response_id for request in requests[1:])
