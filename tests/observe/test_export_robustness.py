@@ -103,9 +103,11 @@ class _Blocked(SpanExporter):
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.entered = threading.Event()
         self.taken = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.entered.set()
         self.go.wait(10)
         self.taken += len(spans)
         return SpanExportResult.SUCCESS
@@ -124,8 +126,10 @@ def test_waiting_spans_are_bounded_and_every_loss_is_counted(
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(pipeline)
     tracer = provider.get_tracer("test")
-    for _ in range(1000):
+    for number in range(1000):
         tracer.start_span("x").end()
+        if number == 15:  # a batch is full: from now on the exporter holds it, and nothing leaves the queue
+            assert exporter.entered.wait(10)
 
     figures = _figures(reader)
     exporter.go.set()

@@ -194,6 +194,15 @@ async def test_handshake_within_a_call_is_its_child_and_keeps_the_refusals_id(tr
     assert connect.status.description == turn.status.description == "UPSTREAM_UNREACHABLE"
 
 
+async def test_handshake_that_begins_after_its_call_has_ended_is_still_its_child(traced: Traced) -> None:
+    play, session = traced.play, kit.session()
+    call = play.start(kit.call(session))
+    play.end(call, CallOutcome.CANCELLED)
+    play.open(kit.connect(session, call))
+
+    assert parent_id(traced.one("connect")) == ids(traced.one("turn")).span_id
+
+
 @pytest.mark.parametrize(
     ("outcome", "error", "status"),
     [

@@ -194,7 +194,7 @@ async def test_ending_by_the_clients_cancel_is_cancelled(
 async def test_ending_by_the_deadline_is_deadline_exceeded(probe: Probe, kind: str) -> None:
     probe.behaviour = _waiter(probe)
 
-    assert await _call(probe, kind, timeout_s=0.05) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await _call(probe, kind, timeout_s=0.2) is grpc.StatusCode.DEADLINE_EXCEEDED
 
     span = await probe.span()
     assert attribute(span, "rpc.response.status_code") == "DEADLINE_EXCEEDED"

@@ -27,7 +27,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from warmline_server.core.errors import Reason, WarmlineError
 from warmline_server.core.records import (
-    AttemptKind,
     AttemptRecord,
     CallOutcome,
     CallRecord,
@@ -103,9 +102,8 @@ class TracingObserver(Observer):
         _end(span, found, call.error, call.ended_unix_ns)
 
     def connect_started(self, connect: ConnectRecord) -> None:
-        call_span = self._calls.get(connect.call) if connect.call is not None else None
         name = names.PRECONNECT_SPAN if connect.call is None else names.CONNECT_SPAN
-        parent = set_span_in_context(call_span, _ROOT) if call_span is not None else _ROOT
+        parent = self._beneath_call(connect.call) if connect.call is not None else _ROOT
         span = self._start(name, SpanKind.CLIENT, parent, attributes.of_connect(connect), connect.started_unix_ns)
         self._connects[connect], connect.span = span, _ids_of(span)
 
@@ -134,8 +132,7 @@ class TracingObserver(Observer):
         found = attributes.of_evidence(attempt) | {names.ATTEMPT_ID: attempt.attempt_id}
         if attempt.call is not None:
             found[names.TURN_ID] = attempt.call.turn_id
-        parent = set_span_in_context(NonRecordingSpan(_context_of(attempt.span)), _ROOT)
-        self._start(names.EVIDENCE_SPAN, SpanKind.INTERNAL, parent, found, None).end()
+        self._start(names.EVIDENCE_SPAN, SpanKind.INTERNAL, _beneath(attempt.span), found, None).end()
 
     def retry_scheduled(self, attempt: AttemptRecord, delay_s: float) -> None:
         span = self._calls.get(attempt.call) if attempt.call is not None else None
@@ -171,13 +168,18 @@ class TracingObserver(Observer):
 
     def _parent_of(self, attempt: AttemptRecord) -> Context:
         """The call's span; a warm-up's attempt hangs beneath the handshake that it follows."""
-        call_span = self._calls.get(attempt.call) if attempt.call is not None else None
-        if call_span is not None:
-            return set_span_in_context(call_span, _ROOT)
-        connect = attempt.connect
-        if attempt.kind is AttemptKind.WARM_UP and connect is not None and connect.span is not None:
-            return set_span_in_context(NonRecordingSpan(_context_of(connect.span)), _ROOT)
-        return _ROOT
+        if attempt.call is not None:
+            return self._beneath_call(attempt.call)
+        return _beneath(attempt.connect.span) if attempt.connect is not None else _ROOT
+
+    def _beneath_call(self, call: CallRecord) -> Context:
+        """Also of a call that has ended: a handshake that waited for its turn to connect may begin after it."""
+        live = self._calls.get(call)
+        return set_span_in_context(live, _ROOT) if live is not None else _beneath(call.span)
+
+
+def _beneath(ids: SpanIds | None) -> Context:
+    return set_span_in_context(NonRecordingSpan(_context_of(ids)), _ROOT) if ids is not None else _ROOT
 
 
 def _end(span: Span, found: Attributes, error: WarmlineError | None, ended_unix_ns: int | None) -> None:
