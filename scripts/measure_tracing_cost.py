@@ -96,20 +96,21 @@ async def _address(log: asyncio.StreamReader) -> str:
     raise SystemExit(f"the server did not start:\n{seen}")
 
 
-async def _round(server: Server, sessions: int, turns: int, words: int) -> int:
-    """Runs turns on `sessions` lines at once. Returns: the events that came."""
+async def _round(server: Server, args: argparse.Namespace) -> int:
+    """Runs turns on several lines at once. Returns: the events that came."""
+    shape = {"sim_words": str(args.words), "sim_pace_s": str(args.pace)}
 
     async def one(client: warmline.Client, number: int) -> int:
         events, name = 0, f"{server.name}-{number}-{len(server.rounds_us)}"
         async with client.session(name, model="sim-small") as session:
-            for _ in range(turns):
-                async with session.turn("hello", request_json={"metadata": {"sim_words": str(words)}}) as turn:
+            for _ in range(args.turns):
+                async with session.turn("hello", request_json={"metadata": shape}) as turn:
                     async for _event in turn:
                         events += 1
         return events
 
     async with warmline.Client(server.address) as client:
-        return sum(await asyncio.gather(*(one(client, number) for number in range(sessions))))
+        return sum(await asyncio.gather(*(one(client, number) for number in range(args.sessions))))
 
 
 async def _measure(args: argparse.Namespace) -> int:
@@ -128,7 +129,7 @@ async def _measure(args: argparse.Namespace) -> int:
             for number in range(args.rounds + 1):
                 for server in (off, traced) if number % 2 else (traced, off):
                     before_s = server.cpu_s()
-                    events = await _round(server, args.sessions, args.turns, args.words)
+                    events = await _round(server, args)
                     if number:  # the first round warms up
                         server.rounds_us.append((server.cpu_s() - before_s) / events * 1e6)
     await receiver.stop(None)
@@ -149,9 +150,16 @@ def _report(off: Server, on: Server, spans: int, events: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8, help="rounds per server that count; default %(default)s")
-    parser.add_argument("--sessions", type=int, default=8, help="sessions at once; default %(default)s")
-    parser.add_argument("--turns", type=int, default=10, help="turns per session and round; default %(default)s")
+    parser.add_argument("--sessions", type=int, default=16, help="sessions at once; default %(default)s")
+    parser.add_argument("--turns", type=int, default=2, help="turns per session and round; default %(default)s")
     parser.add_argument("--words", type=int, default=200, help="words per answer; default %(default)s")
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=0.01,
+        help="seconds between words; default %(default)s. 0: as fast as it goes, which no model is, and which lets the "
+        "server write hundreds of events as one",
+    )
     return asyncio.run(_measure(parser.parse_args()))
 
 
