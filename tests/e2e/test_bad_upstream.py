@@ -357,3 +357,36 @@ async def test_events_that_nobody_asked_for_end_the_idle_socket_and_no_turn() ->
     started = next(event.attempt_started for event in events if event.HasField("attempt_started"))
     assert started.slot_outcome == types.SLOT_OUTCOME_COLD
     assert not any(event.text_delta.delta == "for nobody" for event in events)
+
+
+@pytest.mark.parametrize("response_id", ["résp", "line\nbreak", "x" * 20_000], ids=["not ASCII", "line break", "long"])
+@pytest.mark.parametrize("transport", ["ws", "http"])
+async def test_id_that_no_header_can_carry_does_not_cost_the_status(transport: str, response_id: str) -> None:
+    async with bad_day(transport, Reply(events=[ev.created(response_id), Drop()])) as line:
+        told = await fail(line, transport)
+
+    assert (told.code, told.reason) == (CODE.UNAVAILABLE, LOST)
+    assert (told.ids["attempts"], "response_id" in told.ids) == ("1", False)
+
+
+@pytest.mark.parametrize("transport", ["ws", "http"])
+async def test_ids_of_a_failure_are_in_the_details_and_in_the_metadata(transport: str) -> None:
+    async with bad_day(transport, Reply(events=[ev.created("resp_7"), Drop()])) as line:
+        told = await fail(line, transport)
+        request_id = line.sim.requests[1].request_id
+
+    expected = {"turn_id": told.ids["turn_id"], "response_id": "resp_7", "attempts": "1"}
+    if transport == "http":
+        expected["upstream_request_id"] = str(request_id)
+    assert told.ids == expected
+    assert told.trailing == {f"x-warmline-{name.replace('_', '-')}": value for name, value in expected.items()}
+
+
+@pytest.mark.parametrize("transport", ["ws", "http"])
+@pytest.mark.parametrize("name", ["openai-model", "x-models-etag", "x-request-id", "x-codex-turn-state"])
+async def test_header_beyond_ascii_is_no_fault(transport: str, name: str) -> None:
+    headers = {name: "café"}
+    step = Connection(headers=headers) if transport == "ws" else Reply.model(headers=headers)
+    async with bad_day(transport, step) as line:
+        for _ in range(2):
+            await completed(line, turn_once("one", transport))

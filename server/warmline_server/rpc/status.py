@@ -74,6 +74,9 @@ _ABORTED_AFTER_OUTPUT = frozenset(
 _DEFAULT_RETRY_AFTER_S = 1.0
 _RETRIED_BY_CALLERS = frozenset({*_ABORTED_AFTER_OUTPUT, Reason.UPSTREAM_RATE_LIMITED})
 
+# All details of a status share the 8 KiB that clients and proxies take.
+_LONGEST_ID = 256
+
 _INTERNAL_TEXT = "internal error; the server's log has the detail"
 
 
@@ -124,10 +127,16 @@ async def abort(
     ids: Mapping[str, str] | None = None,
 ) -> NoReturn:
     """Ends the RPC with a failure's status; the known ids are also in the trailing metadata."""
-    status = details_of(error, output_delivered=output_delivered, ids=ids)
+    told = {name: value for name, value in (ids or {}).items() if _fits_a_header(value)}
+    status = details_of(error, output_delivered=output_delivered, ids=told)
     trailing: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
-    trailing += [(f"x-warmline-{name.replace('_', '-')}", value) for name, value in (ids or {}).items()]
+    trailing += [(f"x-warmline-{name.replace('_', '-')}", value) for name, value in told.items()]
     await context.abort(code_of(error, output_delivered=output_delivered), error.text, tuple(trailing))
+
+
+def _fits_a_header(value: str) -> bool:
+    """Whether an id, perhaps a provider's, can be metadata: grpc drops a whole status for one that cannot."""
+    return 0 < len(value) <= _LONGEST_ID and value.isascii() and value.isprintable()
 
 
 def internal() -> WarmlineError:
