@@ -185,3 +185,23 @@ async def test_a_handshake_without_an_answer_ends_after_the_connect_timeout_and_
         await clock.advance(0.25)
         result = await turn.result()
         assert (result.transport, result.slot_outcome) == ("WEBSOCKET", "COLD")
+
+
+UNHELPFUL = [402, *range(405, 426), *range(427, 429), 431, 451, *range(500, 512), 520, 522, 524, 529, 599]
+
+
+@pytest.mark.conformance("C-031")
+@pytest.mark.parametrize("status", UNHELPFUL)
+async def test_an_upgrade_refused_with_whatever_status_leads_to_http_after_the_budget(status: int) -> None:
+    """Those that say that HTTP would meet the same are tested with D-15; 426 with C-030."""
+    refusal = Connection(status=status, body="<html>not here</html>")
+    config = session_config(warm_up="none", retries=0)
+    # No time passes: at budget 0 there is nothing to wait for.
+    async with (
+        open_line(Script(connections=[refusal]), clock=ManualClock()) as line,
+        line.session(config=config) as session,
+    ):
+        heard = await hear(session.turn("hello"))
+        assert heard.result.transport == "HTTP"
+        assert heard.kinds[:3] == ["admitted", "fell_back", "attempt_started"]
+        assert len(line.sim.handshakes) == 1
