@@ -108,37 +108,43 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
     Args: `span_processors` take ended spans besides the configured exporters; they belong to whoever gave them.
     Raises: TelemetryError.
     """
-    resource = _resource()
-    closings: list[_Closing] = []
-    readers = _readers(settings)
-    scraped = _prometheus(settings.prometheus_listen)
+    exporters, readers = _span_exporters(settings), _readers(settings)
+    scraped = _prometheus(settings.prometheus_listen)  # last of what may be refused: it listens from here on
     if scraped is not None:
         readers.append(scraped.reader)
-        closings.append(_Closing("prometheus", scraped.close))
     if readers:
         # The SDK's own counts of exported and dropped items; it reads the variable and nothing else.
         os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
+    resource = _resource()
     meters = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
     tracers = TracerProvider(resource=resource, shutdown_on_exit=False, meter_provider=meters)
+    closings = [_Closing("metrics", meters.shutdown)]
+    if scraped is not None:
+        closings.append(_Closing("prometheus", scraped.close))
     for processor in span_processors:
         tracers.add_span_processor(processor)
-    for name, exporter in _span_exporters(settings):
-        pipeline = SpanPipeline(exporter, meters)
-        tracers.add_span_processor(pipeline)
-        closings.append(_Closing(f"spans to {name}", pipeline.shutdown, exporter.shutdown))
-    closings.append(_Closing("metrics", meters.shutdown))
-    ring = InferenceRing(settings.inference_ring)
-    loop_lag = LoopLag(meters)
-    loop_lag.start()
+    closings += _add_pipelines(tracers, meters, exporters)
+    ring, loop_lag = InferenceRing(settings.inference_ring), LoopLag(meters)
     observers = _observers(settings, tracers, meters, ring)
     if settings.bundle_dir:
         bundles = BundleObserver(Path(settings.bundle_dir))
         observe_dropped(meters, lambda: bundles.dropped)
         observers.append(bundles)
         closings.append(_Closing("bundles", bundles.close))
-    observer = Observers(observers)
+    loop_lag.start()
     address = scraped.address if scraped is not None else ""
-    return Telemetry(tracers, meters, observer, ring, settings.shutdown_s, loop_lag, address, closings)
+    return Telemetry(tracers, meters, Observers(observers), ring, settings.shutdown_s, loop_lag, address, closings)
+
+
+def _add_pipelines(
+    tracers: TracerProvider, meters: MeterProvider, exporters: Sequence[tuple[str, SpanExporter]]
+) -> list[_Closing]:
+    closings = []
+    for name, exporter in exporters:
+        pipeline = SpanPipeline(exporter, meters)
+        tracers.add_span_processor(pipeline)
+        closings.append(_Closing(f"spans to {name}", pipeline.shutdown, exporter.shutdown))
+    return closings
 
 
 def _observers(
