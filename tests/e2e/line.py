@@ -6,19 +6,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Unpack
 
+import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import warmline
 from manual_clock import ManualClock
 from warmline.items import Options
-from warmline.v1 import session_service_pb2, turn_service_pb2, types_pb2
+from warmline.v1 import session_service_pb2, trace_service_pb2, turn_service_pb2, types_pb2
 from warmline_server.app import App
 from warmline_server.clock import Clock
 from warmline_server.settings import Credential, Limits, Settings, TurnMetadata, UpstreamProfile
-from warmline_simulator import Script, Simulator
+from warmline_simulator import Reply, Script, Simulator
 
 MODEL = "sim-large"
+TRANSPORTS = pytest.mark.parametrize("transport", ["ws", "http"])
+# Fields of a profile whose idle sockets are left alone.
+NO_CARE = {"warm_socket_idle_ttl_s": 0.0, "idle_ping_interval_s": 0.0, "max_connection_age_s": 0.0}
 
 Event = turn_service_pb2.TurnEvent
 WarmUp = Literal["none", "handshake", "generate_false"]
@@ -126,6 +130,11 @@ async def hear(turn: warmline.Turn, clock: ManualClock | None = None) -> Heard:
     return heard
 
 
+async def inferences(session: warmline.Session) -> list[trace_service_pb2.Inference]:
+    """The session's attempts, newest first."""
+    return [inference async for inference in session.list_inferences()]
+
+
 async def answer(turn: warmline.Turn, clock: ManualClock | None = None) -> warmline.TurnResult:
     """Runs a call that shall end well."""
     return (await hear(turn, clock)).result
@@ -204,6 +213,16 @@ def session_config(
     return config
 
 
+def config_for(transport: str, **fields: Any) -> types_pb2.SessionConfig:
+    """A config of a session that uses that transport, "ws" or "http"."""
+    return session_config(fallback_policy={"http_only": transport == "http"}, **fields)
+
+
+def script_for(transport: str, *replies: Reply) -> Script:
+    """Answers to the requests that come over that transport."""
+    return Script(posts=replies) if transport == "http" else Script(creates=replies)
+
+
 def settings_for(
     base_url: str,
     *,
@@ -251,6 +270,9 @@ async def open_line(
         calls which bring none; `clock` the server's time, None for real time; `simulator` its settings.
     """
     spans = InMemorySpanExporter()
+    if clock is not None:
+        # A write may be under way while a test moves the clock, and its reader is not slow.
+        limits = {"slow_reader_s": 0.0, **(limits or {})}
     async with Simulator(script, **simulator) as sim:
         settings = settings_for(sim.base_url, profile=profile, limits=limits, turn_metadata=turn_metadata)
         async with (

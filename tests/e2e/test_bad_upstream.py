@@ -238,9 +238,7 @@ async def test_stream_that_falls_silent_ends_at_its_limit(transport: str, events
     clock = ManualClock()
     # Bystanders' sockets are pinged and age on the same clock; here they shall not.
     quiet = {"idle_timeout_s": IDLE_S, "idle_ping_interval_s": 0.0, "warm_socket_idle_ttl_s": 0.0}
-    # A write may be under way while the clock jumps, and its reader is not slow.
-    reader = {"slow_reader_s": 0.0}
-    async with bad_day(transport, Reply(events=events), clock=clock, profile=quiet, limits=reader) as line:
+    async with bad_day(transport, Reply(events=events), clock=clock, profile=quiet) as line:
         told = await fall_silent(line, clock, transport, arrived(line, events=len(events) - 1), IDLE_S)
         await line.sim.wait_for_aborts(1)
 
