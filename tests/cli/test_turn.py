@@ -106,7 +106,7 @@ async def test_arguments_reach_the_request(tmp_path: Path) -> None:
     assert request.session_config == types_pb2.SessionConfig(upstream="main")
     assert list(request.options.tools.tools_json) == [b'{"type" : "function"}']
     assert server.calls[0].time_remaining_s is not None
-    assert 25 < server.calls[0].time_remaining_s <= 30
+    assert 25 < server.calls[0].time_remaining_s < 31  # gRPC rounds a deadline up
 
 
 async def test_session_of_ones_own_is_closed_and_a_named_one_is_not() -> None:
