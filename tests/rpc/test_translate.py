@@ -320,9 +320,7 @@ EVENTS: list[tuple[Any, Message]] = [
     (ev.ReasoningSummaryPartAdded("i", 1), turns.ReasoningSummaryPartAdded(item_id="i", summary_index=1)),
     (ev.ToolInputDelta("a", "i", "c"), turns.ToolInputDelta(delta="a", item_id="i", call_id="c")),
     (
-        ev.RateLimits(
-            "codex", "Codex", ev.RateLimitWindow(99.5, 60, 1_700_000_000), None, ev.Credits(True, False, "7")
-        ),
+        ev.RateLimits("codex", "Codex", ev.RateLimitWindow(99.5, 60, 17), None, ev.Credits(True, False, "7")),
         types.RateLimitSnapshot(
             limit_id="codex",
             limit_name="Codex",
