@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from warmline_simulator import ev
-from warmline_simulator.answer import Answer
+from warmline_simulator.answer import Answer, Outlet
 from warmline_simulator.script import (
     Close,
     Drop,
@@ -71,6 +71,7 @@ async def play(answer: Answer, steps: Iterable[Step], *, between_s: float, only_
         if not isinstance(step, Mapping):
             if not await _take_step(answer, step):
                 return False
+            await _drain_if_full(outlet)
             continue
         if between_s > 0 and not is_first and (not only_before_deltas or _is_delta(step)):
             outlet.flush()
@@ -78,10 +79,15 @@ async def play(answer: Answer, steps: Iterable[Step], *, between_s: float, only_
             await clock.sleep(between_s)
         is_first = False
         answer.send(step)
-        if outlet.needs_drain():
-            outlet.flush()
-            await outlet.drain()
+        await _drain_if_full(outlet)
     return True
+
+
+async def _drain_if_full(outlet: Outlet) -> None:
+    """Waits for a client that reads slower than the script sends."""
+    if outlet.needs_drain():
+        outlet.flush()
+        await outlet.drain()
 
 
 async def _send_deltas(answer: Answer, deltas: TextDeltas) -> None:
@@ -89,9 +95,7 @@ async def _send_deltas(answer: Answer, deltas: TextDeltas) -> None:
     for start in range(0, len(deltas.pieces), _DELTAS_AT_ONCE):
         part = deltas.pieces[start : start + _DELTAS_AT_ONCE]
         answer.send_deltas(TextDeltas(part, deltas.item_id, deltas.output_index, deltas.content_index))
-        if answer.outlet.needs_drain():
-            answer.outlet.flush()
-            await answer.outlet.drain()
+        await _drain_if_full(answer.outlet)
 
 
 def _is_delta(event: Mapping[str, Any]) -> bool:

@@ -89,9 +89,7 @@ class Simulator:
         self._server = None
 
     def _accept(self) -> Wire:
-        wire = Wire(self.state, self._first_side, self._wires.discard)
-        self._wires.add(wire)
-        return wire
+        return Wire(self.state, self._first_side, on_made=self._wires.add, on_lost=self._wires.discard)
 
     def _first_side(self, wire: Wire) -> Side:
         state = self.state

@@ -31,7 +31,15 @@ class Side(Protocol):
 class Wire(asyncio.Protocol):
     """The connection. Output is gathered by `put` and leaves with `flush`, so that many events share a packet."""
 
-    def __init__(self, state: State, first_side: Callable[[Wire], Side], on_lost: Callable[[Wire], None]) -> None:
+    def __init__(
+        self,
+        state: State,
+        first_side: Callable[[Wire], Side],
+        *,
+        on_made: Callable[[Wire], None],
+        on_lost: Callable[[Wire], None],
+    ) -> None:
+        """Args: `on_made` is not called for a connection whose TLS handshake fails, and neither is `on_lost`."""
         self.state = state
         self.id = f"conn_{state.counters.sockets_total}"
         self.side = first_side(self)
@@ -39,6 +47,7 @@ class Wire(asyncio.Protocol):
         self.pending_bytes = 0
         self.reset_after_bytes: int | None = None
         self.read_bytes_per_s: float | None = None
+        self._on_made = on_made
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -50,6 +59,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._on_made(self)
         self.state.counters.sockets_total += 1
         self.state.counters.sockets_open += 1
 
