@@ -5,11 +5,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from e2e.line import answer, hear, open_line, read_until, session_config, until_slot, until_warm_up_failed
+from e2e.line import NO_CARE, answer, hear, open_line, read_until, session_config, until_slot, until_warm_up_failed
 from manual_clock import ManualClock
 from warmline_simulator import Connection, Script
-
-NO_CARE = {"warm_socket_idle_ttl_s": 0.0, "idle_ping_interval_s": 0.0, "max_connection_age_s": 0.0}
 
 
 async def test_no_more_handshakes_are_under_way_than_allowed() -> None:

@@ -6,46 +6,39 @@ import grpc
 import pytest
 
 import warmline
-from e2e.line import Heard, Line, answer, hear, open_line, read_until, session_config
+from e2e.line import (
+    TRANSPORTS,
+    Heard,
+    Line,
+    answer,
+    config_for,
+    hear,
+    inferences,
+    open_line,
+    read_until,
+    script_for,
+)
 from manual_clock import ManualClock
-from warmline.v1 import trace_service_pb2, types_pb2
-from warmline_simulator import Close, Connection, Frame, Gate, Hang, Nothing, Reply, Script, Stall, ev
+from warmline.v1 import trace_service_pb2
+from warmline_simulator import Close, Frame, Gate, Hang, Nothing, Reply, Stall, ev
 from warmline_simulator.script import Step
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["ws", "http"])
 CLOSED = "stream closed before response.completed"
 WEBSOCKET_CLOSED = "websocket closed by server before response.completed"
 
 
-def script_of(transport: str, *replies: Reply) -> Script:
-    """The replies, over the one transport or the other; on the WebSocket each on a connection of its own."""
-    if transport == "http":
-        return Script(posts=replies)
-    return Script(connections=[Connection(replies=[reply]) for reply in replies])
-
-
-def config_for(transport: str, **fields: Any) -> types_pb2.SessionConfig:
-    """A config of a session that uses that transport."""
-    return session_config(fallback_policy={"http_only": transport == "http"}, **fields)
-
-
 async def hear_reply(transport: str, *steps: Step, then: Step | None = None, **options: Any) -> Heard:
     """What a caller that wants no resend hears of a reply."""
-    script = script_of(transport, Reply(events=steps, then=then))
+    script = script_for(transport, Reply(events=steps, then=then))
     async with open_line(script) as line, line.session(config=config_for(transport)) as session:
         return await hear(session.turn("hello", retry="never", **options))
-
-
-async def inferences(session: warmline.Session) -> list[trace_service_pb2.Inference]:
-    """The session's attempts, newest first."""
-    return [inference async for inference in session.list_inferences()]
 
 
 @pytest.mark.conformance("C-057")
 async def test_a_failed_response_ends_the_call_without_a_goodbye_to_the_socket() -> None:
     """No clock moves, and the upstream reads nothing more: whatever waited for it would wait for ever."""
     failing = Reply(events=[ev.created(), ev.failed("invalid_prompt", "no")], then=Stall())
-    async with open_line(script_of("ws", failing), clock=ManualClock()) as line, line.session() as session:
+    async with open_line(script_for("ws", failing), clock=ManualClock()) as line, line.session() as session:
         heard = await hear(session.turn("hello"))
         assert heard.failure.reason == "UPSTREAM_REJECTED"
 
@@ -62,7 +55,7 @@ async def test_a_completed_response_ends_the_call_without_an_end_of_the_stream(t
 async def test_a_post_that_goes_on_after_its_response_leaves_the_line_usable() -> None:
     endless = Reply(events=ev.text_response("words"), then=Hang())
     config = config_for("http")
-    async with open_line(script_of("http", endless, Reply.model())) as line, line.session(config=config) as session:
+    async with open_line(script_for("http", endless, Reply.model())) as line, line.session(config=config) as session:
         first = await answer(session.turn("hello"))
         second = await answer(session.turn(["hello", *first.items, "go on"]))
         assert second.ending == "completed"
@@ -125,7 +118,7 @@ async def test_an_unknown_event_passes_raw_and_the_stream_goes_on(transport: str
 
 
 async def hear_loss_and_reconnect(step: Step, codes: list[int | None]) -> tuple[Heard, Line]:
-    script = script_of("ws", Reply(events=[ev.created(), step]), Reply.model())
+    script = script_for("ws", Reply(events=[ev.created(), step]), Reply.model())
     clock = ManualClock()
     async with open_line(script, clock=clock) as line, line.session() as session:
         heard = await hear(session.turn("hello"), clock)
@@ -151,7 +144,7 @@ async def test_a_close_frame_mid_stream_is_the_same_retryable_loss_whatever_its_
 async def test_a_close_frame_is_the_end_though_the_connection_stays() -> None:
     """No time passes, and the upstream never ends the connection."""
     close_frame = Frame(b"\x03\xe8", opcode=8)
-    script = script_of("ws", Reply(events=[*ev.text_response("half")[:5], close_frame], then=Stall()))
+    script = script_for("ws", Reply(events=[*ev.text_response("half")[:5], close_frame], then=Stall()))
     async with open_line(script, clock=ManualClock()) as line, line.session() as session:
         heard = await hear(session.turn("hello", retry="never"))
         assert heard.so_far.text == "half"
@@ -174,7 +167,7 @@ async def test_a_binary_frame_mid_stream_is_retried_on_another_socket() -> None:
 @TRANSPORTS
 async def test_silence_beyond_the_idle_limit_ends_the_attempt(transport: str) -> None:
     clock = ManualClock()
-    script = script_of(transport, Reply(events=[ev.created(), Hang()]))
+    script = script_for(transport, Reply(events=[ev.created(), Hang()]))
     config = config_for(transport)
     async with open_line(script, clock=clock) as line, line.session(config=config) as session:
         async with session.turn("hello", retry="never") as turn:
@@ -204,7 +197,7 @@ async def test_each_event_begins_the_silence_anew(transport: str) -> None:
         Gate("3"),
         ev.completed(),
     ]
-    script = script_of(transport, Reply(events=steps))
+    script = script_for(transport, Reply(events=steps))
     config, limits = config_for(transport), {"slow_reader_s": 0.0}
     async with open_line(script, clock=clock, limits=limits) as line, line.session(config=config) as session:
         async with session.turn("hello", retry="never") as turn:
@@ -220,7 +213,7 @@ async def test_each_event_begins_the_silence_anew(transport: str) -> None:
 @TRANSPORTS
 async def test_silence_before_the_first_event_counts_too(transport: str) -> None:
     clock = ManualClock()
-    script = script_of(transport, Reply(events=[Hang()]))
+    script = script_for(transport, Reply(events=[Hang()]))
     config = config_for(transport)
     async with (
         open_line(script, clock=clock) as line,

@@ -5,19 +5,23 @@ from typing import Any
 
 import pytest
 
-from e2e.line import admitted, answer, hear, open_line, session_config, slot_state, until_slot
+from e2e.line import (
+    TRANSPORTS,
+    admitted,
+    answer,
+    config_for,
+    hear,
+    open_line,
+    session_config,
+    slot_state,
+    until_slot,
+)
 from warmline.v1 import session_service_pb2, types_pb2
 from warmline_server.settings import Credential
 from warmline_simulator import Connection, Reply, Script, ev, read
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["ws", "http"])
 TOKEN = "x-codex-turn-state"
 PARENT = "3f5b6b1e-7a9c-4a37-9a55-7d8f3f2b1c00"
-
-
-def config_for(transport: str, **fields: Any) -> types_pb2.SessionConfig:
-    """A config of a session that uses that transport."""
-    return session_config(fallback_policy={"http_only": transport == "http"}, **fields)
 
 
 # Requests

@@ -6,18 +6,11 @@ from typing import Any
 import grpc
 import pytest
 
-from e2e.line import hear, open_line, session_config
-from warmline.v1 import types_pb2
+from e2e.line import TRANSPORTS, config_for, hear, open_line
 from warmline_server.settings import Credential
 from warmline_simulator import Connection, Reply, Script
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["ws", "http"])
-
-
-def config_for(transport: str) -> types_pb2.SessionConfig:
-    """A session that uses that transport, warms nothing and has no budget."""
-    policy = {"http_only": transport == "http"}
-    return session_config(warm_up="none", retries=0, request_retries=0, fallback_policy=policy)
+ONCE: dict[str, Any] = {"warm_up": "none", "retries": 0, "request_retries": 0}
 
 
 def script_of(transport: str, *, gate: str | None = None, times: int = 1) -> Script:
@@ -43,7 +36,7 @@ async def test_a_refused_credential_is_read_again_and_the_request_repeated_witho
     profile = {"credential": Credential(source="file", file=str(key))}
     async with (
         open_line(script_of(transport, gate="refusal"), profile=profile) as line,
-        line.session(config=config_for(transport)) as session,
+        line.session(config=config_for(transport, **ONCE)) as session,
         session.turn("hello") as turn,
     ):
         await line.sim.wait_for_gate("refusal")
@@ -71,7 +64,7 @@ async def test_a_recovery_is_no_resend_and_is_not_announced_as_one(transport: st
     profile = {"credential": Credential(source="command", command=program)}
     async with (
         open_line(script_of(transport), profile=profile) as line,
-        line.session(config=config_for(transport)) as session,
+        line.session(config=config_for(transport, **ONCE)) as session,
     ):
         heard = await hear(session.turn("hello"))
         assert heard.result.ending == "completed"
@@ -87,7 +80,7 @@ async def test_a_refusal_that_no_step_is_left_for_is_final(transport: str, tmp_p
     profile = {"credential": Credential(source="file", file=str(key))}
     async with (
         open_line(script_of(transport), profile=profile) as line,
-        line.session(config=config_for(transport)) as session,
+        line.session(config=config_for(transport, **ONCE)) as session,
     ):
         heard = await hear(session.turn("hello"))
         assert (heard.failure.reason, heard.failure.code) == ("UPSTREAM_AUTH", grpc.StatusCode.FAILED_PRECONDITION)
@@ -108,7 +101,7 @@ async def test_each_step_is_taken_once_in_a_call(transport: str, tmp_path: Path)
     profile = {"credential": Credential(source="command", command=program)}
     async with (
         open_line(script_of(transport, times=2), profile=profile) as line,
-        line.session(config=config_for(transport)) as session,
+        line.session(config=config_for(transport, **ONCE)) as session,
     ):
         heard = await hear(session.turn("hello"))
         assert heard.failure.reason == "UPSTREAM_AUTH"

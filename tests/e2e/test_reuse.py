@@ -235,6 +235,7 @@ async def test_after_a_cancelled_response_there_is_no_prefix() -> None:
 
 
 @pytest.mark.conformance("C-096")
+@pytest.mark.conformance("D-4")
 async def test_a_caller_that_leaves_mid_response_costs_the_socket_and_the_next_call_does_not_wait() -> None:
     """The [N] form, D-4: the reference of May waited for the abandoned response's end."""
     script = Script(connections=[Connection(replies=[Reply(events=[ev.created(), Stall()])]), Connection()])
@@ -249,6 +250,7 @@ async def test_a_caller_that_leaves_mid_response_costs_the_socket_and_the_next_c
 
 
 @pytest.mark.conformance("C-096")
+@pytest.mark.conformance("D-4")
 async def test_a_call_that_waits_for_an_abandoned_one_gets_the_lane_at_once() -> None:
     script = Script(connections=[Connection(replies=[Reply(events=[ev.created(), Stall()])]), Connection()])
     async with open_line(script) as line, line.session() as session:
