@@ -9,7 +9,7 @@ from warmline_server.observe.bundle import format as fmt
 from warmline_server.observe.bundle import items
 from warmline_server.observe.bundle.errors import Damage, ReplayError
 from warmline_server.observe.bundle.items import Seen
-from warmline_server.observe.bundle.read import BundleReader
+from warmline_server.observe.bundle.read import UNREADABLE, BundleReader
 from warmline_server.observe.bundle.state import (
     Compaction,
     ConversationItem,
@@ -191,7 +191,7 @@ class Conversation:
     def _decode(self, ref: fmt.PayloadRef) -> dict[str, object]:
         try:
             found: object = msgspec.json.decode(self._reader.payload(ref))
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ReplayError(Damage.BAD_PAYLOAD, f"{ref.path}: {error}") from error
         if not isinstance(found, dict):
             raise ReplayError(Damage.BAD_PAYLOAD, f"{ref.path} is no JSON object")

@@ -60,6 +60,8 @@ def normalize(raw: object) -> Seen:
         raise ReplayError(Damage.BAD_PAYLOAD, f"an item is a JSON {type(raw).__name__}, expected an object")
     # A message may come without its type.
     kind = raw.get("type", "message" if "role" in raw else None)
+    if not isinstance(kind, str):
+        raise ReplayError(Damage.UNKNOWN_ITEM_TYPE, f"item type {kind!r}")
     call_id = _text(raw.get("call_id"))
     if kind in MESSAGES:
         rest = {} if kind == "message" else {k: v for k, v in raw.items() if k in ("author", "recipient")}
@@ -100,7 +102,7 @@ def _content(raw: object) -> tuple[Part, ...]:
     found = raw if isinstance(raw, list) else []
     return tuple(
         Part("text", _text(part.get("text")))
-        if isinstance(part, dict) and part.get("type") in TEXT_PARTS
+        if isinstance(part, dict) and _text(part.get("type")) in TEXT_PARTS
         else Part("json", canonical(part))
         for part in found
     )
@@ -111,7 +113,7 @@ def _unquoted(value: object) -> object:
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return msgspec.json.decode(value)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             return value
     return value
 

@@ -8,6 +8,9 @@ import msgspec
 from warmline_server.observe.bundle import format as fmt
 from warmline_server.observe.bundle.errors import Damage, ReplayError
 
+# What msgspec raises for bytes that are no JSON; measured, 0.22: text that is no UTF-8 is not its own error.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _envelopes = msgspec.json.Decoder(fmt.Envelope)
 
 
@@ -25,8 +28,8 @@ class BundleReader:
         """
         try:
             log = (self._path / self.manifest.raw_event_log).open("rb")
-        except OSError as error:
-            raise ReplayError(Damage.NO_BUNDLE, f"{self._path} has no {self.manifest.raw_event_log}") from error
+        except (OSError, ValueError) as error:
+            raise ReplayError(Damage.NO_BUNDLE, f"{self._path} has no {self.manifest.raw_event_log!r}") from error
         with log:
             for number, line in enumerate(log, start=1):
                 if line.strip():
@@ -34,7 +37,10 @@ class BundleReader:
 
     def payload(self, ref: fmt.PayloadRef) -> bytes:
         """A payload's JSON. Raises: ReplayError MISSING_PAYLOAD."""
-        path = (self._path / ref.path).resolve()
+        try:
+            path = (self._path / ref.path).resolve()
+        except ValueError as error:
+            raise ReplayError(Damage.MISSING_PAYLOAD, f"{ref.raw_payload_id} has no path: {ref.path!r}") from error
         if not path.is_relative_to(self._path.resolve()):
             raise ReplayError(Damage.MISSING_PAYLOAD, f"{ref.raw_payload_id} is outside of the bundle: {ref.path}")
         try:
@@ -49,7 +55,7 @@ class BundleReader:
             raise ReplayError(Damage.NO_BUNDLE, f"{self._path} has no {fmt.MANIFEST}") from error
         try:
             manifest = msgspec.json.decode(raw, type=fmt.Manifest)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ReplayError(Damage.BAD_MANIFEST, f"{fmt.MANIFEST}: {error}") from error
         if manifest.schema_version != fmt.SCHEMA_VERSION:
             found = manifest.schema_version
@@ -65,3 +71,5 @@ def _envelope(line: bytes, number: int) -> fmt.Envelope:
     except msgspec.DecodeError as error:
         damage = Damage.TRUNCATED_LINE if not line.endswith(b"\n") or "truncated" in str(error) else Damage.BAD_EVENT
         raise ReplayError(damage, str(error), line=number) from error
+    except UNREADABLE as error:
+        raise ReplayError(Damage.BAD_EVENT, str(error), line=number) from error
