@@ -46,6 +46,23 @@ async def test_what_used_up_one_sessions_budget_sends_the_others_over_http_at_on
 
 
 @pytest.mark.conformance("D-13")
+async def test_an_open_circuit_keeps_nobody_from_a_socket_that_is_open() -> None:
+    script = Script(connections=[Connection(), Connection(status=500)])
+    config = session_config(warm_up="none", retries=0)
+    async with (
+        open_line(script, profile={"circuit_open_s": 30.0}, clock=ManualClock()) as line,
+        line.session("warm") as warm,
+        line.session("refused", config) as refused,
+    ):
+        await until_slot(warm, "READY")
+        assert (await hear(refused.turn("hello"))).of("fell_back")[0].latched
+        first = await answer(warm.turn("hello"))
+        second = await answer(warm.turn(["hello", *first.items, "go on"]))
+        assert (first.slot_outcome, second.slot_outcome) == ("ADOPTED", "REUSED")
+        assert (await answer(warm.turn("hello", lane="another"))).transport == "HTTP"
+
+
+@pytest.mark.conformance("D-13")
 async def test_an_open_circuit_is_probed_by_one_and_closed_by_its_success() -> None:
     clock = ManualClock()
     config = session_config(warm_up="none", retries=0)
