@@ -116,3 +116,20 @@ async def test_python_client_gives_items_that_go_back_as_they_came(transport: st
 
     assert result.items == ANSWERED
     assert sent == [b",".join(SENT), b",".join((*SENT, *ANSWERED, SENT[1]))]
+
+
+@pytest.mark.parametrize("transport", ["ws", "http"])
+async def test_half_of_an_emoji_costs_nothing(transport: str) -> None:
+    """A model, or whoever cuts its text, may leave that; JSON can write it, and what holds it is still delivered."""
+    cut = b'{"id":"msg_3","type":"message","role":"assistant","content":[{"type":"output_text","text":"cut \\ud83d"}]}'
+    steps = [
+        '{"type":"response.created","response":{"id":"resp_1"}}',
+        '{"type":"response.output_text.delta","delta":"cut \\ud83d","item_id":"msg_3"}',
+        f'{{"type":"response.output_item.done","item":{cut.decode()}}}',
+        '{"type":"response.completed","response":{"id":"resp_1"}}',
+    ]
+    async with line_of(transport, Reply(events=steps)) as line:
+        events = await completed(line, request_of(transport, SENT[:1]))
+
+    assert [event.item_done.item.json for event in events if event.HasField("item_done")] == [cut]
+    assert [event.text_delta.delta[:4] for event in events if event.HasField("text_delta")] == ["cut "]
