@@ -2,9 +2,9 @@
  * Delivers every message that came before a failing status.
  *
  * grpc-js throws away messages that have arrived and were not read yet as soon as a status other than OK comes
- * (grpc/grpc-node#2764, measured with 1.14.7: of 20 events and an ABORTED, a reader gets 1). What was delivered counts
- * in this contract, so here a call of ours is first told OK, which has grpc-js hand out what it holds, and gets its
- * own status after that. Calls of other services are left alone.
+ * (grpc/grpc-node#2764; measured with 1.14.7: of 20 messages and an ABORTED, a reader that pauses gets 17). What was
+ * delivered counts in this contract, so a call of ours is first told OK, which has grpc-js hand out what it holds, and
+ * gets its own status after that. Calls of other services are left alone.
  */
 
 import { status } from "@grpc/grpc-js";
