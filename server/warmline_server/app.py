@@ -236,7 +236,7 @@ def _listen(server: grpc.aio.Server, address: str) -> str:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise ListenError(f"cannot listen on {address}: the address is in use, or not one of this machine") from error
-    return f"{address.rpartition(':')[0]}:{port}"
+    return address if address.startswith("unix") else f"{address.rpartition(':')[0]}:{port}"
 
 
 async def _within(limit_s: float, wait: Coroutine[object, object, object], hurry: asyncio.Event | None) -> bool:
