@@ -100,8 +100,11 @@ class SlotKeeper:
 
     async def wait_settled(self) -> None:
         """Waits until no warm-up is under way. Cancel: safe."""
-        while self._in_flight is not None and not self._in_flight.task.done():
-            await asyncio.wait([self._in_flight.task])
+        while self._in_flight is not None:
+            if self._in_flight.task.done():
+                await asyncio.sleep(0)  # ended in this pass of the loop, and noted in the next
+            else:
+                await asyncio.wait([self._in_flight.task])
 
     async def acquire(
         self, open_cold: Callable[[], Handshake | None], *, patience_s: float | None
