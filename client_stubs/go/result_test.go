@@ -75,6 +75,41 @@ func TestARestartKeepsTheNamedItemsAlone(t *testing.T) {
 	}
 }
 
+func TestARestartKeepsWhatItsOwnAttemptFinished(t *testing.T) {
+	restarted := &warmlinev1.Restarted{Attempt: 2}
+	_, result := fold(t, messageDone(1, 2, greeting),
+		&warmlinev1.TurnEvent{Sequence: 2, Attempt: 2, Event: &warmlinev1.TurnEvent_Restarted{Restarted: restarted}})
+	if len(result.Items) != 1 {
+		t.Fatalf("found %+v", result)
+	}
+}
+
+func TestAMessageTakesThePlaceOfPiecesOfNoKnownItem(t *testing.T) {
+	if _, result := fold(t, delta(1, "", "H"), messageDone(2, 1, greeting)); result.Text != "Hi" {
+		t.Fatalf("found %+v", result)
+	}
+}
+
+func TestANewAttemptHasNoIDsYet(t *testing.T) {
+	id := "req_1"
+	_, result := fold(t,
+		raw(1, "response.created", `{"response":{"id":"resp_1"}}`),
+		&warmlinev1.TurnEvent{Sequence: 2, Attempt: 1, Event: &warmlinev1.TurnEvent_Retrying{
+			Retrying: &warmlinev1.Retrying{ResponseId: "resp_1", UpstreamRequestId: &id}}},
+		&warmlinev1.TurnEvent{Sequence: 3, Attempt: 2, Event: &warmlinev1.TurnEvent_AttemptStarted{
+			AttemptStarted: &warmlinev1.AttemptStarted{}}})
+	if result.ResponseID != "" || result.UpstreamRequestID != "" || result.Attempts != 2 {
+		t.Fatalf("found %+v", result)
+	}
+}
+
+func TestADoubledEventIsAGapAndChangesNothing(t *testing.T) {
+	folded, before := fold(t, delta(1, "m", "once"))
+	if _, err := folded.accept(delta(1, "m", "twice")); err == nil || folded.snapshot().Text != before.Text {
+		t.Fatalf("found %v, %+v", err, folded.snapshot())
+	}
+}
+
 func TestARestartThatTakesNoTextBackVoidsNone(t *testing.T) {
 	restarted := &warmlinev1.Restarted{Attempt: 2}
 	folded, result := fold(t, messageDone(1, 1, `{"type":"reasoning"}`),

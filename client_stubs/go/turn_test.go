@@ -154,7 +154,14 @@ func TestTurnSucceedsWhateverStatusFollowsCompleted(t *testing.T) {
 }
 
 func TestTurnThatEndedByItselfIsNotCancelled(t *testing.T) {
-	client, served := serve(t, says(t, "done"))
+	client, served := serve(t, func(call int, request *warmlinev1.StreamTurnRequest, stream stream) error {
+		_ = says(t, "done")(call, request, stream)
+		select { // Long enough for a cancel to arrive, and far below the second that the client waits.
+		case <-stream.Context().Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+		return nil
+	})
 	turn := client.LazySession("s1").Turn(t.Context(), hello)
 	for event, err := range turn.Events() {
 		if err != nil {
@@ -170,6 +177,20 @@ func TestTurnThatEndedByItselfIsNotCancelled(t *testing.T) {
 	if err := <-served.ended; err != nil {
 		t.Fatalf("the call's context ended with %v", err)
 	}
+}
+
+func TestTurnWhoseEndIsNotFollowedByAStatusIsCancelled(t *testing.T) {
+	client, served := serve(t, func(call int, request *warmlinev1.StreamTurnRequest, stream stream) error {
+		_ = says(t, "done")(call, request, stream)
+		<-stream.Context().Done()
+		return nil
+	})
+	turn := client.LazySession("s1").Turn(t.Context(), hello)
+
+	if result, err := turn.Result(); err != nil || result.Ending != warmline.Completed {
+		t.Fatalf("found %+v, %v", result, err)
+	}
+	served.waitCancelled(t)
 }
 
 func TestTurnIsSentAgainOnlyWhereTheServerSaysSo(t *testing.T) {
@@ -198,7 +219,7 @@ func TestTurnIsSentAgainOnlyWhereTheServerSaysSo(t *testing.T) {
 
 			_, err := turn.Result()
 
-			if served.calls != refused.calls || (err == nil) != (refused.calls == 2) || len(ids) != 1 {
+			if served.calls != refused.calls || (err == nil) != (refused.calls == 2) || len(ids) != 1 || ids[""] {
 				t.Fatalf("found %d calls, %v, request ids %v", served.calls, err, ids)
 			}
 		})

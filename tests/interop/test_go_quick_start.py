@@ -107,6 +107,8 @@ async def test_tool_loop_answers_the_call_under_one_turn(tmp_path: Path) -> None
     }
 
 
-def test_go_client_passes_its_own_tests() -> None:
-    tested = subprocess.run(["go", "test", "./..."], cwd=ROOT / "client_stubs" / "go", capture_output=True, text=True)
-    assert tested.returncode == 0, tested.stdout
+def test_go_client_is_formatted_and_passes_its_own_tests() -> None:
+    for command in (["gofmt", "-l", "."], ["go", "vet", "./..."], ["go", "test", "./..."]):
+        done = subprocess.run(command, cwd=ROOT / "client_stubs" / "go", capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert command[0] != "gofmt" or done.stdout == ""

@@ -1,0 +1,41 @@
+"""The committed TypeScript stubs are what the contract and the pinned generators make."""
+
+import json
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from interop.scenario import ROOT
+
+PACKAGE = ROOT / "client_stubs" / "typescript"
+
+
+@pytest.mark.timeout(600)
+def test_typescript_stubs_are_up_to_date(tmp_path: Path) -> None:
+    if shutil.which("npm") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("this machine has no npm")
+        pytest.skip("this machine has no npm")
+
+    subprocess.run([ROOT / "scripts" / "generate_typescript.sh", tmp_path / "gen"], check=True)
+
+    committed, made = _texts(PACKAGE / "src" / "gen"), _texts(tmp_path / "gen")
+    assert committed.keys() == made.keys()
+    assert len(made) > 5
+    stale = sorted(name for name in made if committed[name] != made[name])
+    assert stale == [], "run scripts/generate_typescript.sh"
+
+
+def test_generator_is_locked_at_its_pinned_version() -> None:
+    pinned = tomllib.loads((ROOT / "client_stubs" / "generators.toml").read_text())["typescript"]["ts-proto"]
+    lock = json.loads((PACKAGE / "package-lock.json").read_text())
+
+    assert lock["packages"]["node_modules/ts-proto"]["version"] == pinned
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.ts")}
