@@ -14,7 +14,7 @@ from typing import Any
 # Far more than starting or ending takes on a loaded machine.
 PATIENCE_S = 20.0
 
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR")
+_INHERITED = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR")
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,19 @@ async def test_call_ends_at_the_least_of_its_limits(
     assert f"{expected_s} s" in refusal.text
 
 
+@pytest.mark.parametrize("http", [False, True], ids=["WebSocket", "HTTP"])
+async def test_call_that_is_stopped_in_its_first_moment_is_told_too(http: bool) -> None:
+    """The stop comes while the message that opens the stream is being written."""
+    session_config = config(fallback_policy=types.FallbackPolicy(http_only=http))
+    async with open_line() as line:
+        for nanos in (1, 100_000, 500_000):
+            request = turn_request("one", session_config=session_config, max_duration=Duration(nanos=nanos))
+            async with asyncio.timeout(5):
+                told = await refused_turn(line, request)
+            assert (told.code, told.reason) == (CODE.DEADLINE_EXCEEDED, "MAX_DURATION_EXCEEDED")
+        await completed(line, turn_request("one"))
+
+
 async def test_deadline_is_kept_by_the_server_too() -> None:
     clock = ManualClock()
     limits = {"slow_reader_s": 0.0}
