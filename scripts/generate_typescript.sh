@@ -13,7 +13,7 @@ options=$options,removeEnumPrefix=true,unrecognizedEnum=false,outputJsonMethods=
 options=$options,exportCommonSymbols=false,esModuleInterop=true,importSuffix=.js
 # protoc and google/protobuf come with grpcio-tools, google/rpc with googleapis-common-protos.
 .tools/bin/uv run --quiet --isolated --no-project --with-requirements protos/generators.txt \
-  --with googleapis-common-protos==1.70.0 python - \
+  --with "googleapis-common-protos==$(sed -n 's/^googleapis-common-protos = "\(.*\)"/\1/p' client_stubs/generators.toml)" python - \
   --plugin=protoc-gen-ts_proto="$package/node_modules/.bin/protoc-gen-ts_proto" \
   --ts_proto_out="$out" --ts_proto_opt="$options" \
   protos/warmline/v1/*.proto google/rpc/status.proto google/rpc/error_details.proto <<'PYTHON'

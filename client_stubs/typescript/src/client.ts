@@ -4,7 +4,11 @@ import type { ChannelOptions, MethodDefinition } from "@grpc/grpc-js";
 
 import "./grpc_js_endings.js";
 import { Connection, type Tls, type Token, type UnaryOptions } from "./connection.js";
-import { SessionServiceClient, SessionServiceService, type Session as SessionState } from "./gen/warmline/v1/session_service.js";
+import {
+  SessionServiceClient,
+  SessionServiceService,
+  type Session as SessionState,
+} from "./gen/warmline/v1/session_service.js";
 import { TraceServiceClient } from "./gen/warmline/v1/trace_service.js";
 import { TurnServiceClient } from "./gen/warmline/v1/turn_service.js";
 import { RequestOptions, SessionConfig } from "./gen/warmline/v1/types.js";

@@ -198,9 +198,7 @@ export class Connection {
     const metadata = await this.#metadata(sessionId);
     this.#checkOpen(signal);
     const { path, bytes, decode } = sent;
-    const call = new ReadCall(
-      this.#client.makeServerStreamRequest(path, asIs, decode, bytes, metadata, { deadline }),
-    );
+    const call = new ReadCall(this.#client.makeServerStreamRequest(path, asIs, decode, bytes, metadata, { deadline }));
     signal.addEventListener("abort", () => call.cancel(), { once: true });
     return call;
   }

@@ -144,7 +144,8 @@ const WRITERS: ReadonlyMap<string, (made: RequestOptions, value: never) => void>
     model: (made, value) => void (made.model = value),
     instructions: (made, value) => void (made.instructions = value),
     tools: (made, value) => void (made.tools = { toolsJson: value.map(jsonBytes) }),
-    toolChoice: (made, value) => void (made.toolChoiceJson = typeof value === "string" ? dump(value) : jsonBytes(value)),
+    toolChoice: (made, value) =>
+      void (made.toolChoiceJson = typeof value === "string" ? dump(value) : jsonBytes(value)),
     parallelToolCalls: (made, value) => void (made.parallelToolCalls = value),
     reasoningEffort: (made, value) => void (made.reasoning = { ...made.reasoning, effort: value }),
     reasoningSummary: (made, value) => void (made.reasoning = { ...made.reasoning, summary: value }),

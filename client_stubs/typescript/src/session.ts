@@ -75,12 +75,7 @@ export class Session implements AsyncDisposable {
   readonly #connection: Connection;
   readonly #closesOnDispose: boolean;
 
-  constructor(
-    connection: Connection,
-    sessionId: string,
-    config: SessionConfig | undefined,
-    closesOnDispose: boolean,
-  ) {
+  constructor(connection: Connection, sessionId: string, config: SessionConfig | undefined, closesOnDispose: boolean) {
     this.sessionId = sessionId;
     this.config = config;
     this.#connection = connection;
@@ -156,9 +151,10 @@ export class Session implements AsyncDisposable {
    * @param options `expectedGeneration`: the one that the caller knows; left out: whichever it is, and the call is then
    *   never sent twice.
    */
-  async advanceWindow(
-    { expectedGeneration, signal }: Cancellable & { expectedGeneration?: bigint | number | undefined } = {},
-  ): Promise<bigint> {
+  async advanceWindow({
+    expectedGeneration,
+    signal,
+  }: Cancellable & { expectedGeneration?: bigint | number | undefined } = {}): Promise<bigint> {
     const { sessionId } = this;
     const isRepeatable = expectedGeneration !== undefined;
     const response = await this.#connection.unary(
@@ -174,9 +170,10 @@ export class Session implements AsyncDisposable {
    *
    * @throws TurnNotFoundError none matches.
    */
-  async cancelTurn(
-    { signal, ...ids }: Cancellable & { requestId?: string | undefined; turnId?: string | undefined },
-  ): Promise<string[]> {
+  async cancelTurn({
+    signal,
+    ...ids
+  }: Cancellable & { requestId?: string | undefined; turnId?: string | undefined }): Promise<string[]> {
     const { sessionId } = this;
     const request = CancelTurnRequest.create({ sessionId, ...ids });
     const response = await this.#connection.unary(TurnServiceService.cancelTurn, request, { sessionId, signal });

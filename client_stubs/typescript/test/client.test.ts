@@ -3,20 +3,42 @@ import { test } from "node:test";
 
 import { status, type Metadata } from "@grpc/grpc-js";
 
-import { Client, LimitExceededError, TurnCancelledError, UnavailableError, type ClientOptions, type TurnOptions } from "../src/index.js";
+import {
+  Client,
+  LimitExceededError,
+  TurnCancelledError,
+  UnavailableError,
+  type ClientOptions,
+  type TurnOptions,
+} from "../src/index.js";
 import { Session, SessionState, WarmUpMode, type CreateSessionRequest, type StreamTurnRequest } from "../src/v1.js";
-import { ADMITTED, COMPLETED, errorInfo, FakeServer, message, refusal, retryInfo, type TurnCall } from "./fake_server.js";
+import {
+  ADMITTED,
+  COMPLETED,
+  errorInfo,
+  FakeServer,
+  message,
+  refusal,
+  retryInfo,
+  type TurnCall,
+} from "./fake_server.js";
 
 /** What a turn carries. */
-async function sent(options: TurnOptions, client: ClientOptions = {}): Promise<{ request: StreamTurnRequest; metadata: Metadata }> {
+async function sent(
+  options: TurnOptions,
+  client: ClientOptions = {},
+): Promise<{ request: StreamTurnRequest; metadata: Metadata }> {
   let seen: TurnCall | undefined;
-  await using server = await FakeServer.start({
-    streamTurn: (call) => {
-      seen = call;
-      call.write(message(1, ADMITTED, COMPLETED));
-      call.end();
+  await using server = await FakeServer.start(
+    {
+      streamTurn: (call) => {
+        seen = call;
+        call.write(message(1, ADMITTED, COMPLETED));
+        call.end();
+      },
     },
-  }, client);
+    client,
+  );
   await (await server.turn(options)).result();
   assert(seen);
   return { request: seen.request, metadata: seen.metadata };
@@ -35,8 +57,17 @@ test("a turn carries its session's key and config, an id of its own, and no toke
 
 test("a turn's options reach the server as the contract names them", async () => {
   const { request } = await sent({
-    lane: "side", turnId: "t", requestId: "r", appendAt: 3, retry: "reference", onBusy: "preempt", events: "both",
-    maxDurationMs: 1500.5, requestJson: { seed: 1 }, turnMetadata: new TextEncoder().encode('{"a" :1}'), model: "other",
+    lane: "side",
+    turnId: "t",
+    requestId: "r",
+    appendAt: 3,
+    retry: "reference",
+    onBusy: "preempt",
+    events: "both",
+    maxDurationMs: 1500.5,
+    requestJson: { seed: 1 },
+    turnMetadata: new TextEncoder().encode('{"a" :1}'),
+    model: "other",
   });
 
   assert.deepEqual([request.lane, request.turnId, request.requestId], ["side", "t", "r"]);
@@ -56,7 +87,10 @@ test("a token is asked for before each call", async () => {
 });
 
 test("a token that no header can carry is refused without being told", async () => {
-  await assert.rejects(sent({}, { token: "geheim\u00e4x" }), (error) => error instanceof TypeError && !error.message.includes("geheim"));
+  await assert.rejects(
+    sent({}, { token: "geheim\u00e4x" }),
+    (error) => error instanceof TypeError && !error.message.includes("geheim"),
+  );
 });
 
 for (const [target, options, isRefused] of [
@@ -91,7 +125,11 @@ test("a session is created with its config, and options are written over it", as
   });
 
   await server.client.session("s1", {
-    config: { upstream: "one", warmUp: WarmUpMode.NONE, requestDefaults: { instructions: "kept", reasoning: { summary: "auto" } } },
+    config: {
+      upstream: "one",
+      warmUp: WarmUpMode.NONE,
+      requestDefaults: { instructions: "kept", reasoning: { summary: "auto" } },
+    },
     upstream: "two",
     reasoningEffort: "low",
   });
@@ -117,12 +155,15 @@ test("an option or a mode that there is not is refused", async () => {
 });
 
 test("a unary call is sent again where the server says so, and its error is typed", async () => {
-  await using server = await FakeServer.start({
-    createSession: (_call, answer, sends) =>
-      sends < 2
-        ? answer(refusal(status.UNAVAILABLE, [errorInfo("SERVER_DRAINING"), retryInfo(1)]))
-        : answer(refusal(status.RESOURCE_EXHAUSTED, [errorInfo("LIMIT_EXCEEDED")])),
-  }, { retry: { firstWaitMs: 1 } });
+  await using server = await FakeServer.start(
+    {
+      createSession: (_call, answer, sends) =>
+        sends < 2
+          ? answer(refusal(status.UNAVAILABLE, [errorInfo("SERVER_DRAINING"), retryInfo(1)]))
+          : answer(refusal(status.RESOURCE_EXHAUSTED, [errorInfo("LIMIT_EXCEEDED")])),
+    },
+    { retry: { firstWaitMs: 1 } },
+  );
 
   await assert.rejects(server.client.session("s1"), LimitExceededError);
 
@@ -132,7 +173,10 @@ test("a unary call is sent again where the server says so, and its error is type
 test("a signal cancels a unary call", async () => {
   await using server = await FakeServer.start({ createSession: () => {} });
 
-  await assert.rejects(server.client.session("s1", { signal: AbortSignal.timeout(20) }), (error) => error instanceof TurnCancelledError);
+  await assert.rejects(
+    server.client.session("s1", { signal: AbortSignal.timeout(20) }),
+    (error) => error instanceof TurnCancelledError,
+  );
 });
 
 test("a server that is not there is Unavailable, after the tries that are allowed", async () => {

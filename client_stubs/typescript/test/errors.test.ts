@@ -48,14 +48,28 @@ test("a status that no contract knows is a fault of the server", () => {
 
 test("the server's facts overrule the caller's, and what it does not say stays", () => {
   const info = errorInfo("UPSTREAM_RATE_LIMITED", { turn_id: "t2", upstream_request_id: "req_1", attempts: "3" });
-  const words = UpstreamError.encode({ status: 429, code: "slow_down", type: "tokens", param: "", message: "wait" }).finish();
-  const bad = BadRequest.encode(BadRequest.create({ fieldViolations: [{ field: "input[0]", description: "empty" }] })).finish();
-  const quota = QuotaFailure.encode(QuotaFailure.create({ violations: [{ subject: "lanes", description: "8" }] })).finish();
+  const words = UpstreamError.encode({
+    status: 429,
+    code: "slow_down",
+    type: "tokens",
+    param: "",
+    message: "wait",
+  }).finish();
+  const bad = BadRequest.encode(
+    BadRequest.create({ fieldViolations: [{ field: "input[0]", description: "empty" }] }),
+  ).finish();
+  const quota = QuotaFailure.encode(
+    QuotaFailure.create({ violations: [{ subject: "lanes", description: "8" }] }),
+  ).finish();
 
   const error = fromServiceError(
     failure(
-      status.RESOURCE_EXHAUSTED, info, retryInfo(1500), any("warmline.v1.UpstreamError", words),
-      any("google.rpc.BadRequest", bad), any("google.rpc.QuotaFailure", quota),
+      status.RESOURCE_EXHAUSTED,
+      info,
+      retryInfo(1500),
+      any("warmline.v1.UpstreamError", words),
+      any("google.rpc.BadRequest", bad),
+      any("google.rpc.QuotaFailure", quota),
     ),
     { turnId: "t1", requestId: "r1" },
   );
@@ -71,7 +85,9 @@ test("the server's facts overrule the caller's, and what it does not say stays",
 });
 
 test("an ErrorInfo of another domain has no reason for us, but is an ErrorInfo", () => {
-  const foreign = fromServiceError(failure(status.UNAVAILABLE, errorInfo("LANE_BUSY", { turn_id: "t" }, "example.org")));
+  const foreign = fromServiceError(
+    failure(status.UNAVAILABLE, errorInfo("LANE_BUSY", { turn_id: "t" }, "example.org")),
+  );
 
   assert.deepEqual([foreign.reason, foreign.turnId, foreign.isTransportFailure], ["", "", false]);
   assert.equal(fromServiceError(failure(status.UNAVAILABLE)).isTransportFailure, true);

@@ -2,7 +2,15 @@
 
 import { once } from "node:events";
 
-import { Metadata, Server, ServerCredentials, type sendUnaryData, type ServerUnaryCall, type ServerWritableStream, type status } from "@grpc/grpc-js";
+import {
+  Metadata,
+  Server,
+  ServerCredentials,
+  type sendUnaryData,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type status,
+} from "@grpc/grpc-js";
 
 import { Any } from "../src/gen/google/protobuf/any.js";
 import { ErrorInfo, RetryInfo } from "../src/gen/google/rpc/error_details.js";
@@ -27,8 +35,15 @@ type Member = NonNullable<TurnEvent["event"]>;
 
 export interface Handlers {
   streamTurn?: (call: TurnCall, sends: number) => void;
-  createSession?: (call: ServerUnaryCall<CreateSessionRequest, CreateSessionResponse>, answer: sendUnaryData<CreateSessionResponse>, sends: number) => void;
-  closeSession?: (call: ServerUnaryCall<CloseSessionRequest, CloseSessionResponse>, answer: sendUnaryData<CloseSessionResponse>) => void;
+  createSession?: (
+    call: ServerUnaryCall<CreateSessionRequest, CreateSessionResponse>,
+    answer: sendUnaryData<CreateSessionResponse>,
+    sends: number,
+  ) => void;
+  closeSession?: (
+    call: ServerUnaryCall<CloseSessionRequest, CloseSessionResponse>,
+    answer: sendUnaryData<CloseSessionResponse>,
+  ) => void;
   watchSession?: (call: ServerWritableStream<WatchSessionRequest, WatchSessionResponse>) => void;
 }
 
@@ -58,12 +73,17 @@ export class FakeServer implements AsyncDisposable {
       },
     });
     server.addService(SessionServiceService, {
-      createSession: (call: ServerUnaryCall<CreateSessionRequest, CreateSessionResponse>, answer: sendUnaryData<CreateSessionResponse>) => {
+      createSession: (
+        call: ServerUnaryCall<CreateSessionRequest, CreateSessionResponse>,
+        answer: sendUnaryData<CreateSessionResponse>,
+      ) => {
         fake.sends += 1;
         handlers.createSession?.(call, answer, fake.sends);
       },
-      closeSession: (call: ServerUnaryCall<CloseSessionRequest, CloseSessionResponse>, answer: sendUnaryData<CloseSessionResponse>) =>
-        handlers.closeSession?.(call, answer),
+      closeSession: (
+        call: ServerUnaryCall<CloseSessionRequest, CloseSessionResponse>,
+        answer: sendUnaryData<CloseSessionResponse>,
+      ) => handlers.closeSession?.(call, answer),
       watchSession: (call: ServerWritableStream<WatchSessionRequest, WatchSessionResponse>) => {
         call.on("cancelled", onLeft);
         handlers.watchSession?.(call);
@@ -106,7 +126,13 @@ export const ADMITTED: Member = {
 
 export const COMPLETED: Member = {
   $case: "completed",
-  value: { responseId: "resp_1", upstreamRequestId: undefined, usage: undefined, endTurn: undefined, historyPosition: 2n },
+  value: {
+    responseId: "resp_1",
+    upstreamRequestId: undefined,
+    usage: undefined,
+    endTurn: undefined,
+    historyPosition: 2n,
+  },
 };
 
 export function text(delta: string): Member {
@@ -116,7 +142,10 @@ export function text(delta: string): Member {
 /** A refusal in the server's way. */
 export function refusal(code: status, details: readonly Any[]): { code: status; details: string; metadata: Metadata } {
   const metadata = new Metadata();
-  metadata.set("grpc-status-details-bin", Buffer.from(Status.encode(Status.create({ code, details: [...details] })).finish()));
+  metadata.set(
+    "grpc-status-details-bin",
+    Buffer.from(Status.encode(Status.create({ code, details: [...details] })).finish()),
+  );
   return { code, details: "refused", metadata };
 }
 

@@ -51,17 +51,33 @@ test("any iterable of items is a conversation, in its order", () => {
 });
 
 test("tool outputs name their call", () => {
-  assert.deepEqual(warmline.functionOutput("c1", "out").content, { $case: "functionCallOutput", value: { callId: "c1", output: "out" } });
-  assert.equal(json(warmline.customToolOutput("c1", "out")), '{"type":"custom_tool_call_output","call_id":"c1","output":"out"}');
+  assert.deepEqual(warmline.functionOutput("c1", "out").content, {
+    $case: "functionCallOutput",
+    value: { callId: "c1", output: "out" },
+  });
+  assert.equal(
+    json(warmline.customToolOutput("c1", "out")),
+    '{"type":"custom_tool_call_output","call_id":"c1","output":"out"}',
+  );
 });
 
 test("options are written over what is there", () => {
   const base = RequestOptions.create({ model: "m", reasoning: { effort: "low", summary: "auto" } });
 
   const made = withOptions(base, {
-    instructions: "", tools: [{ name: "look" }], toolChoice: "auto", parallelToolCalls: false, reasoningEffort: "high",
-    verbosity: "low", textFormat: { type: "text" }, serviceTier: "flex", store: false, include: [], promptCacheKey: "k",
-    maxOutputTokens: 5, model: undefined,
+    instructions: "",
+    tools: [{ name: "look" }],
+    toolChoice: "auto",
+    parallelToolCalls: false,
+    reasoningEffort: "high",
+    verbosity: "low",
+    textFormat: { type: "text" },
+    serviceTier: "flex",
+    store: false,
+    include: [],
+    promptCacheKey: "k",
+    maxOutputTokens: 5,
+    model: undefined,
   });
 
   assert.deepEqual([made.model, made.instructions, made.parallelToolCalls, made.store], ["m", "", false, false]);

@@ -15,5 +15,8 @@ test("the lock names no registry and pins every package by its digest", () => {
   const packages = Object.entries<{ resolved?: string; integrity?: string }>(lock.packages).filter(([name]) => name);
 
   assert(packages.length > 10);
-  assert.deepEqual(packages.filter(([, { resolved, integrity }]) => resolved !== undefined || !integrity), []);
+  assert.deepEqual(
+    packages.filter(([, { resolved, integrity }]) => resolved !== undefined || !integrity),
+    [],
+  );
 });

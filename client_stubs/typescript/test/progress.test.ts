@@ -11,7 +11,10 @@ type Member = NonNullable<TurnEvent["event"]>;
 const bytes = (value: string): Uint8Array => new TextEncoder().encode(value);
 
 function done(item: string): Member {
-  return { $case: "itemDone", value: { item: { content: { $case: "json", value: bytes(item) } }, outputIndex: undefined } };
+  return {
+    $case: "itemDone",
+    value: { item: { content: { $case: "json", value: bytes(item) } }, outputIndex: undefined },
+  };
 }
 
 function raw(type: string, payload: string): Partial<TurnEvent> & { event: Member } {
@@ -46,7 +49,10 @@ test("finished items count, and what was streamed of an unfinished message", () 
   const result = folded(ADMITTED, text("Hel"), text("lo."), done(MESSAGE), done(CALL), text("And")).snapshot();
 
   assert.equal(result.text, "Hello.And");
-  assert.deepEqual(result.items.map((item) => Buffer.from(item).toString()), [MESSAGE, CALL]);
+  assert.deepEqual(
+    result.items.map((item) => Buffer.from(item).toString()),
+    [MESSAGE, CALL],
+  );
   assert.deepEqual({ ...result.functionCalls[0] }, { callId: "c1", name: "look", arguments: "{ }" });
 });
 
@@ -54,7 +60,10 @@ test("a call is answered by an item that names it", () => {
   const custom = '{"type":"custom_tool_call","call_id":"c2","name":"sh","input":"ls"}';
   const { functionCalls, customToolCalls } = folded(done(CALL), done(custom)).snapshot();
 
-  assert.deepEqual(functionCalls[0]?.answer("out").content, { $case: "functionCallOutput", value: { callId: "c1", output: "out" } });
+  assert.deepEqual(functionCalls[0]?.answer("out").content, {
+    $case: "functionCallOutput",
+    value: { callId: "c1", output: "out" },
+  });
   assert.equal(customToolCalls[0]?.input, "ls");
   assert.equal(customToolCalls[0]?.answer("out").content?.$case, "json");
 });
@@ -97,7 +106,10 @@ test("a member that is not known is counted and skipped, not its sequence", () =
 });
 
 test("an attempt's facts have names, numbers where no name is known, and are the newest attempt's", () => {
-  const started = (value: Partial<AttemptStarted>): Member => ({ $case: "attemptStarted", value: { ...AttemptStarted.create(), ...value } });
+  const started = (value: Partial<AttemptStarted>): Member => ({
+    $case: "attemptStarted",
+    value: { ...AttemptStarted.create(), ...value },
+  });
   const { transport, slotOutcome, fullReason, attempts } = folded(
     started({ transport: Transport.WEBSOCKET, slotOutcome: SlotOutcome.COLD }),
     [2, started({ transport: Transport.HTTP, slotOutcome: 77 as SlotOutcome })],
@@ -109,14 +121,25 @@ test("an attempt's facts have names, numbers where no name is known, and are the
 test("ids are the newest attempt's", () => {
   const retrying: Member = {
     $case: "retrying",
-    value: { reason: "UPSTREAM_FAILED", retry: 1, maxRetries: 4, delay: undefined, responseId: "resp_0", upstreamRequestId: "req_0", upstreamStatus: 500 },
+    value: {
+      reason: "UPSTREAM_FAILED",
+      retry: 1,
+      maxRetries: 4,
+      delay: undefined,
+      responseId: "resp_0",
+      upstreamRequestId: "req_0",
+      upstreamStatus: 500,
+    },
   };
   const progress = folded(ADMITTED, { $case: "created", value: { responseId: "resp_0" } }, retrying);
   assert.deepEqual([progress.facts().responseId, progress.facts().upstreamRequestId], ["resp_0", "req_0"]);
 
   progress.accept(event(4, { $case: "attemptStarted", value: AttemptStarted.create() }, { attempt: 2 }));
 
-  assert.deepEqual([progress.facts().responseId, progress.facts().upstreamRequestId, progress.facts().attempts], ["", undefined, 2]);
+  assert.deepEqual(
+    [progress.facts().responseId, progress.facts().upstreamRequestId, progress.facts().attempts],
+    ["", undefined, 2],
+  );
 });
 
 test("raw events make the same result", () => {
@@ -139,7 +162,13 @@ test("raw events make the same result", () => {
 test("an incomplete turn says why", () => {
   const { ending, incompleteReason, endTurn } = folded({
     $case: "incomplete",
-    value: { responseId: "", upstreamRequestId: undefined, reason: "max_output_tokens", usage: undefined, historyPosition: 1n },
+    value: {
+      responseId: "",
+      upstreamRequestId: undefined,
+      reason: "max_output_tokens",
+      usage: undefined,
+      historyPosition: 1n,
+    },
   }).snapshot();
 
   assert.deepEqual([ending, incompleteReason, endTurn], ["incomplete", "max_output_tokens", undefined]);
@@ -148,10 +177,19 @@ test("an incomplete turn says why", () => {
 test("nothing is lost on the wire: large numbers, all bytes, a byte order mark, members of a newer server", () => {
   const largest = 2n ** 64n - 1n;
   const allBytes = Uint8Array.from({ length: 256 }, (_, byte) => byte);
-  const completed = { ...COMPLETED.value, historyPosition: largest } as Extract<Member, { $case: "completed" }>["value"];
+  const completed = { ...COMPLETED.value, historyPosition: largest } as Extract<
+    Member,
+    { $case: "completed" }
+  >["value"];
   const later = TurnEvent.decode(Uint8Array.from([0x08, 0x03, 0xd2, 0x05, 0x01, 0x07]));
 
-  const sent = { events: [event(1, text("\ufeffx"), { payloadJson: allBytes }), event(2, { $case: "completed", value: completed }), later] };
+  const sent = {
+    events: [
+      event(1, text("\ufeffx"), { payloadJson: allBytes }),
+      event(2, { $case: "completed", value: completed }),
+      later,
+    ],
+  };
   const [first, second, third] = StreamTurnResponse.decode(StreamTurnResponse.encode(sent).finish()).events;
 
   assert.deepEqual(first?.payloadJson, allBytes);

@@ -4,7 +4,10 @@ import { test } from "node:test";
 import { DEFAULT_RETRY, waitMs, type CallRetry, type Spent } from "../src/retry.js";
 
 const UNREACHED = { retryAfterMs: undefined, isTransportFailure: true };
-const told = (retryAfterMs: number): { retryAfterMs: number; isTransportFailure: boolean } => ({ retryAfterMs, isTransportFailure: false });
+const told = (retryAfterMs: number): { retryAfterMs: number; isTransportFailure: boolean } => ({
+  retryAfterMs,
+  isTransportFailure: false,
+});
 
 for (const [name, error, spent, retry, expected] of [
   ["another failure is final", { retryAfterMs: undefined, isTransportFailure: false }, {}, {}, undefined],

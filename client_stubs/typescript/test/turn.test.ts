@@ -5,8 +5,28 @@ import { setImmediate as tick } from "node:timers/promises";
 
 import { status } from "@grpc/grpc-js";
 
-import { DeadlineExceededError, LaneBusyError, ProtocolError, SequenceGapError, TextVoidedError, TurnCancelledError, TurnInterruptedError, UnavailableError } from "../src/index.js";
-import { ADMITTED, COMPLETED, errorInfo, event, FakeServer, message, refuse, retryInfo, text, type TurnCall } from "./fake_server.js";
+import {
+  DeadlineExceededError,
+  LaneBusyError,
+  ProtocolError,
+  SequenceGapError,
+  TextVoidedError,
+  TurnCancelledError,
+  TurnInterruptedError,
+  UnavailableError,
+} from "../src/index.js";
+import {
+  ADMITTED,
+  COMPLETED,
+  errorInfo,
+  event,
+  FakeServer,
+  message,
+  refuse,
+  retryInfo,
+  text,
+  type TurnCall,
+} from "./fake_server.js";
 
 function say(call: TurnCall, ...pieces: string[]): void {
   call.write(message(1, ADMITTED, ...pieces.map(text), COMPLETED));
@@ -53,7 +73,7 @@ for (const [how, leave] of Object.entries({
       }
     }, /thrown/);
   },
-  "close": async (turn) => {
+  close: async (turn) => {
     await turn.next();
     await turn.close();
   },
@@ -90,7 +110,10 @@ test("a signal cancels the call: the pending read fails with its reason, and wha
   const pending = turn.next();
   controller.abort(reason);
 
-  await assert.rejects(pending, (error) => error instanceof TurnCancelledError && error.cause === reason && error.turnId === "turn-1");
+  await assert.rejects(
+    pending,
+    (error) => error instanceof TurnCancelledError && error.cause === reason && error.turnId === "turn-1",
+  );
   await assert.rejects(turn.result(), TurnCancelledError);
   assert.equal(turn.snapshot().text, "one two ");
   await server.left;
@@ -125,11 +148,14 @@ test("closing the client cancels its turns", async () => {
 });
 
 test("a turn that nobody reads ends no process when it fails", async () => {
-  await using server = await FakeServer.start({}, {
-    token: () => {
-      throw new Error("no token");
+  await using server = await FakeServer.start(
+    {},
+    {
+      token: () => {
+        throw new Error("no token");
+      },
     },
-  });
+  );
 
   const turn = await server.turn();
   await tick();
@@ -143,7 +169,10 @@ test("reads at the same time get one event each, in order", async () => {
 
   const steps = await Promise.all([turn.next(), turn.next(), turn.next(), turn.next(), turn.next()]);
 
-  assert.deepEqual(steps.map((step) => step.value?.sequence), [1n, 2n, 3n, 4n, undefined]);
+  assert.deepEqual(
+    steps.map((step) => step.value?.sequence),
+    [1n, 2n, 3n, 4n, undefined],
+  );
 });
 
 test("every message that came before a failing status is delivered, also to a reader who pauses", async () => {
@@ -159,14 +188,18 @@ test("every message that came before a failing status is delivered, also to a re
   const turn = await server.turn();
   let events = 0;
 
-  await assert.rejects(async () => {
-    for await (const _ of turn) {
-      events += 1;
-      if (events === 1) {
-        await new Promise((resolve) => setTimeout(resolve, 30));
+  await assert.rejects(
+    async () => {
+      for await (const _ of turn) {
+        events += 1;
+        if (events === 1) {
+          await new Promise((resolve) => setTimeout(resolve, 30));
+        }
       }
-    }
-  }, (error) => error instanceof TurnInterruptedError && error.reason === "UPSTREAM_STREAM_LOST" && error.responseId === "resp_9");
+    },
+    (error) =>
+      error instanceof TurnInterruptedError && error.reason === "UPSTREAM_STREAM_LOST" && error.responseId === "resp_9",
+  );
 
   assert.equal(events, 100);
 });
@@ -183,7 +216,9 @@ test("once completed was delivered the call has succeeded, whatever the status s
 });
 
 test("a server that does not end the stream after the last event is left", async () => {
-  await using server = await FakeServer.start({ streamTurn: (call) => void call.write(message(1, ADMITTED, COMPLETED)) });
+  await using server = await FakeServer.start({
+    streamTurn: (call) => void call.write(message(1, ADMITTED, COMPLETED)),
+  });
 
   assert.equal((await (await server.turn()).result()).ending, "completed");
 
@@ -191,10 +226,14 @@ test("a server that does not end the stream after the last event is left", async
 });
 
 test("an error is the same however often it is read", async () => {
-  await using server = await FakeServer.start({ streamTurn: (call) => refuse(call, status.ABORTED, errorInfo("LANE_BUSY")) });
+  await using server = await FakeServer.start({
+    streamTurn: (call) => refuse(call, status.ABORTED, errorInfo("LANE_BUSY")),
+  });
   const turn = await server.turn();
 
-  const errors = await Promise.all([turn.result(), turn.next(), turn.result()].map((read) => read.catch((error: unknown) => error)));
+  const errors = await Promise.all(
+    [turn.result(), turn.next(), turn.result()].map((read) => read.catch((error: unknown) => error)),
+  );
 
   assert(errors[0] instanceof LaneBusyError);
   assert.equal(errors[1], errors[0]);
@@ -210,11 +249,16 @@ test("the end of the stream without a last event is a fault of the server", asyn
     },
   });
 
-  await assert.rejects((await server.turn()).result(), (error) => error instanceof ProtocolError && error.turnId === "turn-1" && error.code === undefined);
+  await assert.rejects(
+    (await server.turn()).result(),
+    (error) => error instanceof ProtocolError && error.turnId === "turn-1" && error.code === undefined,
+  );
 });
 
 test("a gap in the sequence fails the turn and stops the call", async () => {
-  await using server = await FakeServer.start({ streamTurn: (call) => void call.write({ events: [event(1, ADMITTED), event(3, text("x"))] }) });
+  await using server = await FakeServer.start({
+    streamTurn: (call) => void call.write({ events: [event(1, ADMITTED), event(3, text("x"))] }),
+  });
 
   await assert.rejects((await server.turn()).result(), SequenceGapError);
 
@@ -241,16 +285,19 @@ test("members of a newer server are counted and skipped", async () => {
 
 test("a refusal that says when is sent again, with the same request id", async () => {
   const seen: string[] = [];
-  await using server = await FakeServer.start({
-    streamTurn: (call, sends) => {
-      seen.push(call.request.requestId);
-      if (sends < 3) {
-        refuse(call, status.UNAVAILABLE, errorInfo("SERVER_DRAINING"), retryInfo(1));
-      } else {
-        say(call, "served");
-      }
+  await using server = await FakeServer.start(
+    {
+      streamTurn: (call, sends) => {
+        seen.push(call.request.requestId);
+        if (sends < 3) {
+          refuse(call, status.UNAVAILABLE, errorInfo("SERVER_DRAINING"), retryInfo(1));
+        } else {
+          say(call, "served");
+        }
+      },
     },
-  }, { retry: { firstWaitMs: 1 } });
+    { retry: { firstWaitMs: 1 } },
+  );
 
   assert.equal((await (await server.turn()).result()).text, "served");
 
@@ -259,12 +306,15 @@ test("a refusal that says when is sent again, with the same request id", async (
 });
 
 test("nothing is sent again once an event was delivered", async () => {
-  await using server = await FakeServer.start({
-    streamTurn: (call) => {
-      call.write(message(1, ADMITTED));
-      refuse(call, status.UNAVAILABLE);
+  await using server = await FakeServer.start(
+    {
+      streamTurn: (call) => {
+        call.write(message(1, ADMITTED));
+        refuse(call, status.UNAVAILABLE);
+      },
     },
-  }, { retry: { firstWaitMs: 1 } });
+    { retry: { firstWaitMs: 1 } },
+  );
 
   await assert.rejects((await server.turn()).result(), UnavailableError);
 
@@ -272,18 +322,29 @@ test("nothing is sent again once an event was delivered", async () => {
 });
 
 test("resends are bounded", async () => {
-  await using server = await FakeServer.start({ streamTurn: (call) => refuse(call, status.UNAVAILABLE) }, { retry: { firstWaitMs: 1, maxTries: 3 } });
+  await using server = await FakeServer.start(
+    { streamTurn: (call) => refuse(call, status.UNAVAILABLE) },
+    { retry: { firstWaitMs: 1, maxTries: 3 } },
+  );
 
-  await assert.rejects((await server.turn()).result(), (error) => error instanceof UnavailableError && error.isTransportFailure);
+  await assert.rejects(
+    (await server.turn()).result(),
+    (error) => error instanceof UnavailableError && error.isTransportFailure,
+  );
 
   assert.equal(server.sends, 3);
 });
 
 test("a signal ends the wait before a resend", async () => {
-  await using server = await FakeServer.start({ streamTurn: (call) => refuse(call, status.UNAVAILABLE, errorInfo("SERVER_DRAINING"), retryInfo(20_000)) });
+  await using server = await FakeServer.start({
+    streamTurn: (call) => refuse(call, status.UNAVAILABLE, errorInfo("SERVER_DRAINING"), retryInfo(20_000)),
+  });
   const turn = await server.turn({ signal: AbortSignal.timeout(50) });
 
-  await assert.rejects(turn.result(), (error) => error instanceof TurnCancelledError && (error.cause as Error).name === "TimeoutError");
+  await assert.rejects(
+    turn.result(),
+    (error) => error instanceof TurnCancelledError && (error.cause as Error).name === "TimeoutError",
+  );
 
   assert.equal(server.sends, 1);
 });
@@ -291,7 +352,10 @@ test("a signal ends the wait before a resend", async () => {
 test("a deadline ends the call", async () => {
   await using server = await FakeServer.start({ streamTurn: sayAndHang });
 
-  await assert.rejects((await server.turn({ timeoutMs: 50 })).result(), (error) => error instanceof DeadlineExceededError && error.turnId === "turn-1");
+  await assert.rejects(
+    (await server.turn({ timeoutMs: 50 })).result(),
+    (error) => error instanceof DeadlineExceededError && error.turnId === "turn-1",
+  );
 
   await server.left;
 });
@@ -300,7 +364,15 @@ test("text that a resend voids is told, and the turn goes on", async () => {
   await using server = await FakeServer.start({
     streamTurn: (call) => {
       const restarted = { $case: "restarted" as const, value: { attempt: 2, keptItemSequences: [] } };
-      call.write({ events: [event(1, ADMITTED), event(2, text("void")), event(3, restarted, { attempt: 2 }), event(4, text("valid"), { attempt: 2 }), event(5, COMPLETED, { attempt: 2 })] });
+      call.write({
+        events: [
+          event(1, ADMITTED),
+          event(2, text("void")),
+          event(3, restarted, { attempt: 2 }),
+          event(4, text("valid"), { attempt: 2 }),
+          event(5, COMPLETED, { attempt: 2 }),
+        ],
+      });
       call.end();
     },
   });

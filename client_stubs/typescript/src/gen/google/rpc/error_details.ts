@@ -298,17 +298,17 @@ export interface BadRequest_FieldViolation {
    * In this example, in proto `field` could take one of the following values:
    *
    * * `full_name` for a violation in the `full_name` value
-   * * `email_addresses[1].email` for a violation in the `email` field of the
+   * * `email_addresses[0].email` for a violation in the `email` field of the
    *   first `email_addresses` message
-   * * `email_addresses[3].type[2]` for a violation in the second `type`
+   * * `email_addresses[2].type[1]` for a violation in the second `type`
    *   value in the third `email_addresses` message.
    *
    * In JSON, the same values are represented as:
    *
    * * `fullName` for a violation in the `fullName` value
-   * * `emailAddresses[1].email` for a violation in the `email` field of the
+   * * `emailAddresses[0].email` for a violation in the `email` field of the
    *   first `emailAddresses` message
-   * * `emailAddresses[3].type[2]` for a violation in the second `type`
+   * * `emailAddresses[2].type[1]` for a violation in the second `type`
    *   value in the third `emailAddresses` message.
    */
   field: string;
