@@ -1,6 +1,7 @@
 """Whoever ends a call, and wherever it is: the upstream read stops at once, and the lane takes the next call."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -272,3 +273,25 @@ async def test_reader_that_is_slow_but_reads_gets_everything() -> None:
             await asyncio.sleep(0.02)  # the reader's own work, not a wait for anything
 
     assert texts == 30 * 100_000
+
+
+CLIENT = """
+import asyncio, sys, warmline
+async def main():
+    async with warmline.Client(sys.argv[1]) as client:
+        async with client.session("one", model="sim-small", start="lazy").turn("hello") as turn:
+            await turn.result()
+asyncio.run(main())
+"""
+
+
+async def test_client_that_is_killed_stops_its_upstream() -> None:
+    script = Script(creates=[Reply(events=[*TEXT[:5], Gate("g"), *TEXT[5:]])])
+    async with open_line(script) as line:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", CLIENT, line.app.address)
+        await line.sim.wait_for_gate("g", timeout_s=20)
+        process.kill()
+        await process.wait()
+        await line.sim.wait_for_aborts(1)
+        await line.until_calls(line.client.session("one", start="attach"), 0)
+        await completed(line, turn_request("one"))
