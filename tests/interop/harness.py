@@ -6,6 +6,7 @@ PYTHONPATH=tests .venv/bin/python -m interop.harness [--language NAME] [--scenar
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -134,14 +135,16 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """The command. Returns: 0 when everything went well."""
+    """The command. Returns: 0 when everything went well; in CI a missing toolchain is a failure."""
     args = _arguments()
     there = languages.present()
-    chosen = [there[name] for name in args.language or there]
-    for language in chosen:
+    wanted = [there[name] for name in args.language or there]
+    chosen = [language for language in wanted if not language.missing]
+    for language in wanted:
         if language.missing:
             print(f"{language.name}: skipped, this machine has no {', '.join(language.missing)}", file=sys.stderr)
-    chosen = [language for language in chosen if not language.missing]
+    if chosen != wanted and os.environ.get("CI") == "true":
+        return 1
 
     def tell(outcome: Outcome) -> None:
         print(report.line(outcome), flush=True)
