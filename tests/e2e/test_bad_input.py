@@ -450,6 +450,53 @@ async def test_cancel_of_nothing_and_of_no_call_is_refused(line: Line) -> None:
         assert (told.code, told.reason, told.fields) == (CODE.NOT_FOUND, "TURN_NOT_FOUND", (field,))
 
 
+UNARY: list[tuple[str, Any, str]] = [
+    ("CompactSession", {"input": [HELLO, item(b'{"type":')]}, "input[1]"),
+    ("CompactSession", {"input": [item(b'{}],"model":"another","metadata":[{}')]}, "input[0]"),
+    ("CompactSession", {"input": [types.Item()]}, "input[0]"),
+    ("CompactSession", {"input": [HELLO], "lane": "a/b"}, "lane"),
+    ("CompactSession", {"input": [HELLO], "turn_id": "a\tb"}, "turn_id"),
+    ("CompactSession", {"input": [HELLO], **with_options(tool_choice_json=b"auto")}, "options.tool_choice_json"),
+    ("SummarizeMemories", {"traces": [sessions.MemoryTrace(items=[HELLO])]}, "traces[0].id"),
+    ("SummarizeMemories", {"traces": [sessions.MemoryTrace(id="t", items=[item(b"[]")])]}, "traces[0].items[0]"),
+    ("SummarizeMemories", {"traces": [sessions.MemoryTrace(id="t", items=[item(b"{}},{")])]}, "traces[0].items[0]"),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "field"), UNARY)
+async def test_wrong_field_of_a_call_that_is_answered_whole_is_refused(
+    line: Line, name: str, fields: dict[str, Any], field: str
+) -> None:
+    asked = len(line.sim.unary_requests)
+    async with unharmed(line) as session_id:
+        request = CALLS_OF_A_SESSION[name](session_id=session_id, **fields)
+        told = await refused(getattr(line.client.sessions, name)(request))
+
+    assert (told.code, told.reason, told.fields) == (CODE.INVALID_ARGUMENT, "INVALID_REQUEST", (field,))
+    assert len(line.sim.unary_requests) == asked
+
+
+async def test_memories_of_no_model_are_refused(line: Line) -> None:
+    async with unharmed(line) as session_id:
+        session = sessions.CreateSessionRequest(session_id=f"{session_id}-none", config=config(request_defaults=None))
+        await line.client.sessions.CreateSession(session)
+        trace = sessions.MemoryTrace(id="t", items=[HELLO])
+        request = sessions.SummarizeMemoriesRequest(session_id=f"{session_id}-none", traces=[trace])
+        told = await refused(line.client.sessions.SummarizeMemories(request))
+
+    assert (told.code, told.reason, told.fields) == (CODE.INVALID_ARGUMENT, "INVALID_REQUEST", ("model",))
+
+
+@pytest.mark.parametrize("version", ["1&api-version=2", "1 2", "1#", "v" * 65, "ü", "1\n"])
+async def test_version_that_would_change_the_url_is_refused(line: Line, version: str) -> None:
+    asked = len(line.sim.unary_requests)
+    async with unharmed(line):
+        told = await refused(line.client.sessions.ListModels(sessions.ListModelsRequest(client_version=version)))
+
+    assert (told.code, told.reason, told.fields) == (CODE.INVALID_ARGUMENT, "INVALID_REQUEST", ("client_version",))
+    assert len(line.sim.unary_requests) == asked
+
+
 async def test_steering_is_not_there_yet(line: Line) -> None:
     async with unharmed(line) as session_id:
         told = await refused(line.client.turns.SteerTurn(turns.SteerTurnRequest(session_id=session_id)))

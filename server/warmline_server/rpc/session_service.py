@@ -96,9 +96,9 @@ class SessionService(pb_grpc.SessionServiceServicer):
             session = self._find(request.session_id, context)
             compacted = await session.compact(
                 translate.name(request.lane, "lane", blank_is=""),
-                translate.items(request.input, "input"),
+                translate.checked_items(request.input, "input"),
                 translate.options(request.options, "options"),
-                request.turn_id,
+                translate.identifier(request.turn_id, "turn_id") if request.turn_id else "",
             )
             return pb.CompactSessionResponse(
                 output=[types.Item(json=item) for item in compacted.items],
@@ -113,10 +113,7 @@ class SessionService(pb_grpc.SessionServiceServicer):
     ) -> pb.SummarizeMemoriesResponse:
         async def work() -> pb.SummarizeMemoriesResponse:
             session = self._find(request.session_id, context)
-            traces = [
-                Trace(trace.id, trace.source_path, translate.items(trace.items, f"traces[{index}].items"))
-                for index, trace in enumerate(request.traces)
-            ]
+            traces = [_trace(trace, f"traces[{index}]") for index, trace in enumerate(request.traces)]
             effort = request.reasoning_effort if request.HasField("reasoning_effort") else None
             told = await session.summarize(request.model, effort, traces)
             return pb.SummarizeMemoriesResponse(
@@ -128,7 +125,8 @@ class SessionService(pb_grpc.SessionServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         async def work() -> pb.ListModelsResponse:
-            listed = await self._registry.models(request.upstream, request.client_version)
+            version = translate.client_version(request.client_version)
+            listed = await self._registry.models(request.upstream, version)
             return pb.ListModelsResponse(models_json=listed.models, etag=listed.etag, from_cache=listed.from_cache)
 
         return await answered(context, work)
@@ -139,3 +137,9 @@ class SessionService(pb_grpc.SessionServiceServicer):
 
     def _message(self, session: Session) -> pb.Session:
         return translate.session(session, draining=self._registry.draining)
+
+
+def _trace(message: pb.MemoryTrace, field: str) -> Trace:
+    if not message.id:
+        raise translate.invalid(f"{field}.id", "is blank")
+    return Trace(message.id, message.source_path, translate.checked_items(message.items, f"{field}.items"))

@@ -26,6 +26,7 @@ from warmline_server.session.session import Session
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,128}")
+_VERSION = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 _LABEL = re.compile(r"[\x20-\x7e]{1,64}")
 # The last second of the year 9999, beyond which a Timestamp cannot be.
 _LAST_UNIX_NS = 253_402_300_799 * 10**9
@@ -186,6 +187,21 @@ def metadata(value: bytes) -> bytes:
 def items(messages: Iterable[types.Item], field: str) -> tuple[bytes, ...]:
     """Items as JSON. Raises: CallerError naming the item that is empty."""
     return tuple(_item(message, f"{field}[{index}]") for index, message in enumerate(messages))
+
+
+def checked_items(messages: Iterable[types.Item], field: str) -> tuple[bytes, ...]:
+    """As `items`, for requests whose items nobody reads any further: each is one JSON object.
+
+    Raises: CallerError naming the item that is not.
+    """
+    return tuple(_json_object(json, f"{field}[{index}]") for index, json in enumerate(items(messages, field)))
+
+
+def client_version(value: str) -> str:
+    """A caller's version; it goes into a URL. Raises: CallerError when it is no plain word."""
+    if value and not _VERSION.fullmatch(value):
+        raise invalid("client_version", f"{value[:80]!r} is not 1 to 64 characters of [A-Za-z0-9._+-]")
+    return value
 
 
 def session(value: Session, *, draining: bool) -> sessions.Session:

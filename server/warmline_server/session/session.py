@@ -243,7 +243,11 @@ class Session:
         """Has the provider summarize traces into memories. Raises: WarmlineError. Cancel: the request is dropped."""
         facts = self.facts(b"", turn_state=None, request_id=str(uuid.uuid4()))
         if not model:
-            model = msgspec.json.decode(self.settings({}, {})["model"], type=str)
+            model = msgspec.json.decode(self.config.defaults.get("model", b'""'), type=str)
+        if not model:
+            raise CallerError(
+                Reason.INVALID_REQUEST, "model: no model is named, and the session has none", field="model"
+            )
         return await self._unary.summarize(model, effort, traces, facts)
 
     # Sockets

@@ -16,6 +16,9 @@ from warmline_server.core.errors import Heal, UpstreamFailure
 from warmline_server.session.upstream import Upstream
 from warmline_server.transport.http import HttpReply
 
+# Lists of models that are kept, one per version of callers.
+MOST_LISTS = 64
+
 # Of a turn's settings, those that a compaction takes.
 _COMPACT_FIELDS = ("model", "instructions", "tools", "parallel_tool_calls", "reasoning", "text")
 
@@ -133,6 +136,8 @@ class UnaryCalls:
             told = _read(reply, _Models)
             etag = reply.headers.get("etag") or told.etag  # the header wins
             fresh = Models(tuple(map(bytes, told.models or told.data)), etag, now_s)
+        if len(self._models) >= MOST_LISTS:
+            self._models.clear()  # callers choose the version, so their number has no other bound
         self._models[client_version] = fresh
         return fresh
 
