@@ -87,7 +87,7 @@ HANDSHAKES = [
     Bad("JSON with 200", "ws", Connection(status=200, body={"ok": True}), PROTOCOL, says="status 200"),
     Bad("HTML with 502", "ws", Connection(status=502, headers=AS_HTML, body=HTML), FAILED_REASON, says="status 502"),
     Bad("no body with 503", "ws", Connection(status=503, body=""), FAILED_REASON, says="status 503"),
-    Bad("404", "ws", Connection(status=404), "UPSTREAM_NOT_FOUND", CODE.FAILED_PRECONDITION, "status 404"),
+    Bad("404", "ws", Connection(status=404), FAILED_REASON, says="status 404"),
 ]
 POSTS = [
     Bad("HTML with 200", "http", Reply(content_type="text/html", body=HTML), PROTOCOL, says="text/html"),

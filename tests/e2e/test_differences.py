@@ -310,7 +310,7 @@ async def test_after_an_incomplete_response_the_socket_is_kept_and_the_request_i
     ("status", "code", "reason"),
     [
         (403, None, "UPSTREAM_PERMISSION"),
-        (404, None, "UPSTREAM_NOT_FOUND"),
+        (404, "model_not_found", "UPSTREAM_NOT_FOUND"),
         (400, "cyber_policy", "POLICY_VIOLATION"),
         (400, "model_not_found", "UPSTREAM_NOT_FOUND"),
     ],

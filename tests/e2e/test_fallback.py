@@ -187,7 +187,9 @@ async def test_a_handshake_without_an_answer_ends_after_the_connect_timeout_and_
         assert (result.transport, result.slot_outcome) == ("WEBSOCKET", "COLD")
 
 
-UNHELPFUL = [402, *range(405, 426), *range(427, 429), 431, 451, *range(500, 512), 520, 522, 524, 529, 599]
+REDIRECTS = [300, 301, 302, 303, 307, 308]
+REFUSALS = [400, 402, *range(404, 426), *range(427, 429), 431, 451, *range(500, 512), 520, 522, 524, 529, 599]
+UNHELPFUL = [*REDIRECTS, *REFUSALS]
 
 
 @pytest.mark.conformance("C-031")

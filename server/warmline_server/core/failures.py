@@ -98,20 +98,21 @@ _BY_CODE: dict[str, _Verdict] = {
 """Codes, and types, that mean the same wherever they are met. Any other says no more than the status beside it."""
 
 _BY_STATUS: dict[int, _Verdict] = {
-    400: _REJECTED,
     401: _Verdict(Reason.UPSTREAM_AUTH, Heal.RESEND),
     403: _final(Reason.UPSTREAM_PERMISSION),
-    404: _final(Reason.UPSTREAM_NOT_FOUND),
     429: _RATE_LIMITED,
 }
 """Statuses of all sources; what is not here nor below may heal by a resend (408, 409, 5xx and the unexpected)."""
 
 _BY_REQUEST_STATUS: dict[int, _Verdict] = {
+    400: _REJECTED,
+    404: _final(Reason.UPSTREAM_NOT_FOUND),
     413: _REJECTED,
     415: _REJECTED,
     422: _REJECTED,
 }
-"""Only where a request was refused: on a handshake these come from what stands between, and say nothing of the turn."""
+"""Only where a request was refused: on a handshake these, as a redirect, come from what knows no WebSocket and stands
+between, and say nothing of the turn."""
 
 
 class _Source(Enum):
@@ -270,7 +271,8 @@ def _judge(source: _Source, status: int | None, error: _ErrorObject) -> _Verdict
     if status == 400 and _blames_image(error):
         return _IMAGE
     if status < 400:
-        return _Verdict(Reason.UPSTREAM_PROTOCOL, Heal.NEVER if status >= 300 else Heal.RESEND)
+        is_final = status >= 300 and source is not _Source.HANDSHAKE
+        return _Verdict(Reason.UPSTREAM_PROTOCOL, Heal.NEVER if is_final else Heal.RESEND)
     if source is not _Source.HANDSHAKE and status in _BY_REQUEST_STATUS:
         return _BY_REQUEST_STATUS[status]
     return _BY_STATUS.get(status, _RESEND)

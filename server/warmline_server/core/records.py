@@ -89,7 +89,7 @@ class CallRecord:
 
 @dataclass(slots=True, eq=False)
 class ConnectRecord:
-    """One WebSocket handshake.
+    """One WebSocket handshake. `began` is False while it waits for its place among the connects in flight.
 
     `call` is None for a warm-up; `status` is the HTTP status, None when none came; `span` None while it is not traced.
     """
@@ -104,6 +104,7 @@ class ConnectRecord:
     status: int | None = None
     upstream_handshake_request_id: str | None = None
     error: WarmlineError | None = None
+    began: bool = False
     abandoned: bool = False
     span: SpanIds | None = None
 

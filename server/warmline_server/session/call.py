@@ -224,8 +224,9 @@ class Call:
         await self._outbox.flush()  # a handshake may take a while: the caller should know that it was admitted
         try:
             acquisition = await session.acquire(self)
-        except HandshakeUnanswered:
-            session.upstream.trip_circuit()
+        except HandshakeUnanswered as unanswered:
+            if unanswered.began:
+                session.upstream.trip_circuit()
             self._pass_over("handshake_unanswered")
             return None
         if acquisition is None:

@@ -15,7 +15,14 @@ from warmline_server.transport.websocket import WebSocket
 
 
 class HandshakeUnanswered(Exception):
-    """The upgrade had no answer within the time that a turn waits for it; the handshake goes on."""
+    """The upgrade had no answer within the time that a turn waits for it; the handshake goes on.
+
+    `began` is False when it still waited for its place: then the upstream has swallowed nothing.
+    """
+
+    def __init__(self, *, began: bool) -> None:
+        super().__init__(began)
+        self.began = began
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,7 @@ class SlotKeeper:
             socket = await handshake.wait(self._clock, patience_s)
         except TimeoutError as error:
             self._abandon_stray(handshake)
-            raise HandshakeUnanswered from error
+            raise HandshakeUnanswered(began=handshake.record.began) from error
         except asyncio.CancelledError:
             self._abandon_stray(handshake)
             raise
@@ -170,7 +177,7 @@ class SlotKeeper:
                 handshake.abort()
                 return None
             self._unclaim(handshake)
-            raise HandshakeUnanswered from error
+            raise HandshakeUnanswered(began=handshake.record.began) from error
         except asyncio.CancelledError:
             if handshake.task.cancelled() and not _being_cancelled():
                 return None  # the warm-up was aborted (fallback, new window), not this call

@@ -89,6 +89,7 @@ class Upstream:
         """
         async with self._gate.pass_through(urgent=record.call is not None):
             record.started_at_s, record.started_unix_ns = self._clock.now_s(), self._clock.unix_ns()
+            record.began = True
             self._observer.connect_started(record)
             try:
                 socket = await self._open(record, headers)
