@@ -4,7 +4,7 @@ UV_VERSION := 0.13.8
 UV := .tools/bin/uv
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations
+.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations interop image-test rolling-restart
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,11 +47,20 @@ proto: install ## generate the stubs from protos/
 proto-check: install ## the contract: lint, and nothing broken against the frozen image
 	@$(BIN)/buf lint protos && $(BIN)/buf format --diff --exit-code protos && $(BIN)/buf breaking protos --against protos/warmline.v1.binpb
 
-docs: install ## write the pages that are made from code: configuration, conformance
-	@$(BIN)/python scripts/configuration_docs.py && $(BIN)/python scripts/conformance_docs.py
+docs: install ## write the pages that are made from code: configuration, metrics, conformance
+	@$(BIN)/python scripts/configuration_docs.py && $(BIN)/python scripts/metrics_docs.py && $(BIN)/python scripts/conformance_docs.py
 
 docs-check: install ## the made pages are up to date, and every conformance row has its test
 	@$(BIN)/python scripts/conformance_docs.py --check
 
-mutations: install ## break the code in named ways and see the tests fail
+mutations: install ## break the code in all named ways and see the tests fail (a quarter of an hour)
 	@$(BIN)/python scripts/mutate.py
+
+interop: install ## every client against a real server and simulator; writes docs/interop.md
+	@$(BIN)/python -m tests.interop.harness --write docs/interop.md
+
+image-test: install ## build the image on a Debian base without an engine, and stream a turn through it
+	@scripts/image_test.sh
+
+rolling-restart: install ## replace two servers behind HAProxy under 200 streams
+	@$(BIN)/python scripts/rolling_restart.py

@@ -21,7 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TREE = ("server", "client_stubs/python", "tests", "protos", "scripts", "docs", "pyproject.toml")
+TREE = (
+    "server",
+    "client_stubs/python",
+    "tests",
+    "protos",
+    "scripts",
+    "docs",
+    "deploy",
+    "pyproject.toml",
+    "Makefile",
+    "Dockerfile",
+)
 # Where the copy's own packages are imported from, before the environment's editable install of this tree.
 SOURCES = ("server", "client_stubs/python")
 PACKAGES = ("warmline", "warmline_cli", "warmline_server", "warmline_simulator")
@@ -180,13 +191,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--group", help="only the mutations of tests/mutations/GROUP.toml")
     parser.add_argument("--name", help="only the mutations whose name contains this")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th of them, from the first on")
     parser.add_argument("--check", action="store_true", help="run nothing; say which mutations are out of date")
     arguments = parser.parse_args()
     mutations = [
         mutation
         for mutation in load(ROOT / "tests" / "mutations")
         if arguments.group in (None, mutation.group) and (arguments.name or "") in mutation.name
-    ]
+    ][:: max(1, arguments.every)]
     if not mutations:
         parser.error("no mutation is named so")
     if arguments.check:
