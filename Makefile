@@ -57,7 +57,7 @@ mutations: install ## break the code in all named ways and see the tests fail (a
 	@$(BIN)/python scripts/mutate.py
 
 interop: install ## every client against a real server and simulator; writes docs/interop.md
-	@$(BIN)/python -m tests.interop.harness --write docs/interop.md
+	@PYTHONPATH=tests $(BIN)/python -m interop.harness --write
 
 image-test: install ## build the image on a Debian base without an engine, and stream a turn through it
 	@scripts/image_test.sh
