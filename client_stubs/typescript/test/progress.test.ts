@@ -81,6 +81,17 @@ test("a restart voids what it does not keep, and tells that text was voided", ()
   assert.equal(progress.hasVoidedText, true);
 });
 
+test("a restart voids nothing of the attempt that it announces", () => {
+  assert.equal(folded(ADMITTED, [2, done(CALL)], [2, restarted([])]).snapshot().items.length, 1);
+});
+
+test("text whose item was not told belongs to the next message", () => {
+  const untold: Member = { $case: "textDelta", value: { delta: "Hello.", itemId: "", contentIndex: 0 } };
+
+  assert.equal(folded(untold, done(CALL)).snapshot().text, "Hello.");
+  assert.equal(folded(untold, done(CALL), done(MESSAGE)).snapshot().text, "Hello.");
+});
+
 test("a restart that keeps all text voids none", () => {
   assert.equal(folded(ADMITTED, done(MESSAGE), [2, restarted([2n])]).hasVoidedText, false);
   assert.equal(folded(ADMITTED, done(CALL), [2, restarted([])]).hasVoidedText, false);

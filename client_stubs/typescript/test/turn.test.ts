@@ -388,3 +388,50 @@ test("text that a resend voids is told, and the turn goes on", async () => {
   assert.deepEqual(pieces, ["void"]);
   assert.equal((await turn.result()).text, "valid");
 });
+
+test("a restart that voids no text lets the text go on", async () => {
+  await using server = await FakeServer.start({
+    streamTurn: (call) => {
+      const restarted = { $case: "restarted" as const, value: { attempt: 2, keptItemSequences: [] } };
+      call.write({
+        events: [
+          event(1, ADMITTED),
+          event(2, restarted, { attempt: 2 }),
+          event(3, text("valid"), { attempt: 2 }),
+          event(4, COMPLETED, { attempt: 2 }),
+        ],
+      });
+      call.end();
+    },
+  });
+  const turn = await server.turn({ retry: "reference" });
+  const pieces: string[] = [];
+
+  for await (const piece of turn.text()) {
+    pieces.push(piece);
+  }
+
+  assert.deepEqual(pieces, ["valid"]);
+});
+
+test("gRPC's own resends are off, also where a service config wants them", async () => {
+  const retryPolicy = {
+    maxAttempts: 3,
+    initialBackoff: "0.01s",
+    maxBackoff: "0.01s",
+    backoffMultiplier: 1,
+    retryableStatusCodes: ["ABORTED"],
+  };
+  const config = {
+    loadBalancingConfig: [],
+    methodConfig: [{ name: [{ service: "warmline.v1.TurnService" }], retryPolicy }],
+  };
+  await using server = await FakeServer.start(
+    { streamTurn: (call) => refuse(call, status.ABORTED, errorInfo("LANE_BUSY")) },
+    { channelOptions: { "grpc.service_config": JSON.stringify(config) } },
+  );
+
+  await assert.rejects((await server.turn()).result(), LaneBusyError);
+
+  assert.equal(server.sends, 1);
+});
