@@ -180,3 +180,17 @@ async def test_calls_that_wait_are_cut_with_those_that_run() -> None:
 
     assert [(refusal.reason, refusal.retry_after_s) for refusal in told] == [("TURN_DRAINED", None)] * 2
     assert [refusal.ids.get("attempts") for refusal in told] == ["1", "0"]
+
+
+async def test_drain_closes_the_slots_that_wait_for_calls() -> None:
+    async with open_line() as line, line.session() as session:
+        await session.preconnect(wait=True)
+        draining = asyncio.ensure_future(line.app.drain(5.0))
+        await line.sim.wait_for_connections_closed(1)
+        await draining
+
+        told = await session.get()
+
+    assert told.slot.state == sessions.SLOT_STATE_IDLE
+    assert told.state == sessions.SESSION_STATE_DRAINING
+    assert len(line.sim.handshakes) == 1

@@ -97,7 +97,7 @@ class Call:
             await self._run_in_lane()
         except asyncio.CancelledError as cancelled:
             error = self._why_cancelled(cancelled)
-        except (WarmlineError, CallerGone) as failure:
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the books are closed, and it goes on to the edge
             error = failure
         finally:
             for timer in self._timers:
@@ -117,9 +117,11 @@ class Call:
     def _close_books(self, error: BaseException | None) -> None:
         record, clock = self.record, self.session.clock
         if error is not None and not self.completed:
-            gone = not isinstance(error, WarmlineError) or self._stopped is error
-            record.outcome = CallOutcome.CANCELLED if gone else CallOutcome.FAILED
-            record.error = error if isinstance(error, WarmlineError) else None
+            gone = isinstance(error, asyncio.CancelledError | CallerGone)
+            record.outcome = CallOutcome.CANCELLED if gone or self._stopped is error else CallOutcome.FAILED
+            if not gone:
+                ours = ServiceError(Reason.INTERNAL, "a fault of this server")
+                record.error = error if isinstance(error, WarmlineError) else ours
         record.ended_at_s, record.ended_unix_ns = clock.now_s(), clock.unix_ns()
         record.events_sent = self._outbox.sequence
         self.session.observer.call_ended(record)

@@ -176,10 +176,10 @@ class Registry:
             self._idle.set()
 
     def drain(self) -> None:
-        """Takes no new calls from now on."""
+        """Takes no new calls from now on, and closes the slots that wait for them."""
         self.draining = True
         for session in self._sessions.values():
-            session.changed()
+            session.drain()
 
     async def wait_idle(self) -> None:
         """Waits until no call runs. Cancel: safe."""

@@ -95,6 +95,7 @@ class Session:
         self.created_unix_ns = self.active_unix_ns = self.clock.unix_ns()
         self.active_at_s = self.clock.now_s()
         self.closed = False
+        self.draining = False
         self.revision = 1
         self._changed: asyncio.Future[None] | None = None
         self._calls: dict[str, Call] = {}
@@ -262,7 +263,8 @@ class Session:
         return self.config.warm_up or self.around.default_warm_up
 
     def _may_warm(self) -> bool:
-        return not self.closed and self.wants_websocket and self.warm_up is not WarmUp.NONE
+        unwanted = self.closed or self.draining or self.warm_up is WarmUp.NONE
+        return self.wants_websocket and not unwanted
 
     def open_handshake(
         self, call: Call | None, turn_state: str | None, *, warm_up_request: Settings | None = None
@@ -502,6 +504,12 @@ class Session:
     def note_rate_limits(self, limits: RateLimits) -> None:
         """Keeps the newest snapshot of each family."""
         self.rate_limits[limits.limit_id] = (limits, self.clock.unix_ns())
+        self.changed()
+
+    def drain(self) -> None:
+        """Running calls go on; nothing is opened or kept for calls that will not come."""
+        self.draining = True
+        self.keeper.clear("draining")
         self.changed()
 
     def close(self, reason: str) -> None:
