@@ -70,9 +70,8 @@ async def _demo(listen: str, *, keep_serving: bool) -> None:
                 await story.session_without_websocket(http_only)
             print("\nevery id above equals the simulator's own record")
             if keep_serving:
-                print(
-                    f"serving on {app.address}; try: warmline turn --server {app.address} --model sim-small 'hello' (Ctrl-C ends it)"
-                )
+                print(f"serving on {app.address} until Ctrl-C; try:")
+                print(f"  warmline turn --server {app.address} --model sim-small 'hello'")
                 await asyncio.Event().wait()
 
 
