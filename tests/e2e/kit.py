@@ -1,6 +1,8 @@
 """What the tests of bad input and bad days share: requests as messages, refusals as values, and bystanders."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,3 +143,21 @@ class Bystander:
         assert result.text.startswith(f"You said: {text}")
         self._conversation += result.items
         return result
+
+
+_numbers = itertools.count()
+
+
+@asynccontextmanager
+async def unharmed(line: Line, *, sends: int = 0) -> AsyncIterator[str]:
+    """Gives a session's id to send a bad request to; afterwards it and another session go on as if nothing came.
+
+    Args: `sends`: how many requests the test has sent upstream on purpose.
+    """
+    number = next(_numbers)
+    one, two = [await Bystander(line, f"{name}-{number}").start() for name in ("one", "two")]
+    asked = len(line.sim.requests)
+    yield f"one-{number}"
+    assert len(line.sim.requests) == asked + sends, "a refused request reached the upstream"
+    await one.goes_on()
+    await two.goes_on()
