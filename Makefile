@@ -4,7 +4,7 @@ UV_VERSION := 0.13.8
 UV := .tools/bin/uv
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations interop image-test rolling-restart
+.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations leaks interop image-test rolling-restart
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ docs-check: install ## the made pages are up to date, and every conformance row 
 
 mutations: install ## break the code in all named ways and see the tests fail (a quarter of an hour)
 	@$(BIN)/python scripts/mutate.py
+
+leaks: install ## 500 sessions of 4 turns with random cancels, counted at both ends
+	@PYTHONPATH=tests $(BIN)/python -m e2e.leaks --sessions 500 --turns 4
 
 interop: install ## every client against a real server and simulator; writes docs/interop.md
 	@PYTHONPATH=tests $(BIN)/python -m interop.harness --write
