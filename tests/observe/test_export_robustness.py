@@ -24,7 +24,8 @@ from warmline_server.settings import Telemetry as TelemetrySettings
 
 QUEUE = 64
 TURNS = 200
-SHUTDOWN_LIMIT_S = 3.0
+# About two seconds on a quiet machine; unbounded it would be thirty.
+SHUTDOWN_LIMIT_S = 8.0
 
 
 @asynccontextmanager
@@ -79,8 +80,9 @@ async def test_bad_collector_costs_no_turn_no_loop_time_and_little_shutdown(
 
     assert export_threads, "the exporters were asked"
     assert threading.get_ident() not in export_threads
-    assert slowest_s < 0.25
-    assert loop_lag_s < 0.25
+    # Waiting for an export would take its ten seconds; a busy machine takes far less.
+    assert slowest_s < 3.0
+    assert loop_lag_s < 3.0
     assert shutdown_s < SHUTDOWN_LIMIT_S
     assert any(
         r.message in ("spans were lost", "telemetry shut down before all of it was sent") for r in caplog.records
