@@ -37,12 +37,9 @@ class Circuit:
 
     def take_probe(self, now_s: float) -> bool:
         """Whether the caller is the one whose handshake tries the upstream again, in the background."""
-        if self.state is CircuitState.OPEN and now_s >= self._until_s:
-            self.state = CircuitState.PROBING
-            # A probe that never reports must not keep the circuit open for ever.
-            self._until_s = now_s + self._open_s
-            return True
-        if self.state is CircuitState.PROBING and now_s >= self._until_s:
-            self._until_s = now_s + self._open_s
-            return True
-        return False
+        if self.state is CircuitState.CLOSED or now_s < self._until_s:
+            return False
+        self.state = CircuitState.PROBING
+        # A probe that never reports must not keep the circuit open for ever.
+        self._until_s = now_s + self._open_s
+        return True

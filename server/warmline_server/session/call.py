@@ -34,7 +34,7 @@ from warmline_server.core.events import (
 )
 from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus, CallOutcome, CallRecord
 from warmline_server.core.request import ModelRequest
-from warmline_server.session.attempt import Attempt, IdleWatch
+from warmline_server.session.attempt import Attempt
 from warmline_server.session.call_spec import CallerGone, CallSpec, OnBusy, Sink
 from warmline_server.session.keeper import Acquisition, HandshakeUnanswered
 from warmline_server.session.lane import Lane
@@ -265,7 +265,7 @@ class Call:
         try:
             exchange = await acquisition.socket.send(record.request, session.upstream.profile.send_timeout_s)
             await self._outbox.flush()
-            watch = self._watch(Transport.WEBSOCKET)
+            watch = self.session.idle_watch(Transport.WEBSOCKET)
             if session.upstream.profile.ping_counts_as_activity:
                 acquisition.socket.on_ping = watch.note_ping
             await attempt.read(exchange, watch, self)
@@ -284,7 +284,7 @@ class Call:
         try:
             await self._outbox.flush()
             exchange = await (self._play_fixture() if is_fixture else self._post(facts, record.request))
-            await attempt.read(exchange, self._watch(transport), self)
+            await attempt.read(exchange, self.session.idle_watch(transport), self)
         except BaseException as error:
             if exchange is not None:
                 exchange.abandon()
@@ -377,15 +377,6 @@ class Call:
             self._outbox.add(Restarted(record.number, kept), record.number)
         attempt.begin()
         return attempt
-
-    def _watch(self, transport: Transport) -> IdleWatch:
-        profile = self.session.upstream.profile
-        return IdleWatch(
-            self.session.clock,
-            transport,
-            first_s=profile.first_event_timeout_s,
-            between_s=profile.idle_timeout_s,
-        )
 
     def _end_badly(self, attempt: Attempt, error: BaseException) -> None:
         """Closes an attempt's record with what ended it. Without effect on one that has ended well."""

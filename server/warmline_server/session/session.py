@@ -19,10 +19,11 @@ from warmline_server.clock import Clock, Timer
 from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig, WarmUp
 from warmline_server.core.errors import CallerError, Heal, Reason, ServiceError, UpstreamFailure, WarmlineError
-from warmline_server.core.events import RateLimits
+from warmline_server.core.events import RateLimits, Transport
 from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecord
 from warmline_server.core.request import Settings, base_settings, build, merge
 from warmline_server.core.slot import SlotState
+from warmline_server.session.attempt import IdleWatch
 from warmline_server.session.call import Call
 from warmline_server.session.call_spec import CallSpec, Sink
 from warmline_server.session.handshake import Handshake
@@ -378,6 +379,11 @@ class Session:
             traceparent=trace_carrier.get("traceparent", ""),
             tracestate=trace_carrier.get("tracestate", ""),
         )
+
+    def idle_watch(self, transport: Transport) -> IdleWatch:
+        """A watch over one exchange, with the upstream's limits."""
+        profile = self.upstream.profile
+        return IdleWatch(self.clock, transport, first_s=profile.first_event_timeout_s, between_s=profile.idle_timeout_s)
 
     def park(self, lane: Lane) -> None:
         """A call left its lane's socket usable: it waits there for the next call."""

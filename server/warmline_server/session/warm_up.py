@@ -14,7 +14,7 @@ from warmline_server.core.delta import Baseline
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.core.events import Completed, Emission, FullReason, RateLimits, SlotOutcome, Transport
 from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus
-from warmline_server.session.attempt import Attempt, IdleWatch
+from warmline_server.session.attempt import Attempt
 from warmline_server.session.handshake import Handshake
 from warmline_server.transport.websocket import WebSocket
 
@@ -45,12 +45,7 @@ class WarmUpRequest:
         self._attempt = attempt = Attempt(record, clock=session.clock, observer=session.observer, with_payload=False)
         attempt.begin()
         profile = session.upstream.profile
-        watch = IdleWatch(
-            session.clock,
-            Transport.WEBSOCKET,
-            first_s=profile.first_event_timeout_s,
-            between_s=profile.idle_timeout_s,
-        )
+        watch = session.idle_watch(Transport.WEBSOCKET)
         try:
             exchange = await socket.send(record.request, profile.send_timeout_s)
             await attempt.read(exchange, watch, self)
