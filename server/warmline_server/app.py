@@ -24,7 +24,6 @@ from warmline.v1 import (
     trace_service_pb2,
     trace_service_pb2_grpc,
     turn_service_pb2,
-    turn_service_pb2_grpc,
 )
 from warmline_server.clock import Clock, SystemClock
 from warmline_server.core.config import WarmUp
@@ -33,7 +32,7 @@ from warmline_server.observe.setup import Telemetry, open_telemetry
 from warmline_server.rpc.session_service import SessionService
 from warmline_server.rpc.trace_service import TraceService
 from warmline_server.rpc.tracing_interceptor import TracingInterceptor
-from warmline_server.rpc.turn_service import TurnService
+from warmline_server.rpc.turn_service import TurnService, add_turn_service
 from warmline_server.session.registry import Registry
 from warmline_server.session.session import Surroundings
 from warmline_server.session.turn_metadata import TurnMetadataSource
@@ -206,7 +205,7 @@ class App:
 
     def _add_services(self, server: grpc.aio.Server, telemetry: Telemetry) -> None:
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(self.registry), server)
-        turn_service_pb2_grpc.add_TurnServiceServicer_to_server(TurnService(self.registry), server)
+        add_turn_service(TurnService(self.registry), server)
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(TraceService(telemetry.ring), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self.settings.reflection:

@@ -32,9 +32,7 @@ async def stream(handler: Handler) -> AsyncIterator[Call]:
         await handler(context)
 
     server = grpc.aio.server()
-    method: Any = grpc.unary_stream_rpc_method_handler(
-        serve, response_serializer=pb.StreamTurnResponse.SerializeToString
-    )
+    method: Any = grpc.unary_stream_rpc_method_handler(serve)
     service, name = METHOD.strip("/").split("/")
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: method}),))
     port = server.add_insecure_port("127.0.0.1:0")

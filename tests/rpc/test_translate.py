@@ -359,7 +359,7 @@ EVENTS: list[tuple[Any, Message]] = [
 @pytest.mark.parametrize(("event", "expected"), EVENTS, ids=lambda value: type(value).__name__)
 def test_event_has_its_member_with_all_of_its_fields(event: Any, expected: Message) -> None:
     emission = ev.Emission(event, 2, "response.x", None, upstream_request_id="req", history_position=7)
-    [message] = translate_events.to_proto([emission], 4, raw=False)
+    message = translate_events.to_proto(emission, 5, raw=False)
 
     assert (message.sequence, message.attempt, message.upstream_type) == (5, 2, "response.x")
     assert not message.HasField("payload_json")
@@ -372,13 +372,13 @@ def test_every_event_is_translated_and_every_member_used() -> None:
     told = {type(event) for event, _ in EVENTS}
     assert told == {*get_args(ev.ModelEvent), *get_args(ev.ServiceEvent)} - {ev.TurnStateSeen}, "that one is the lane's"
 
-    messages = translate_events.to_proto([ev.Emission(event) for event, _ in EVENTS], 0, raw=False)
+    messages = [translate_events.to_proto(ev.Emission(event), 1, raw=False) for event, _ in EVENTS]
     members = {field.name for field in turns.TurnEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
     assert {message.WhichOneof("event") for message in messages} == members
 
 
 def test_upstream_request_id_that_is_unknown_is_absent() -> None:
-    [message] = translate_events.to_proto([ev.Emission(ev.Completed("resp"))], 0, raw=False)
+    message = translate_events.to_proto(ev.Emission(ev.Completed("resp")), 1, raw=False)
 
     assert not message.completed.HasField("upstream_request_id")
     assert not message.completed.HasField("usage")
@@ -387,7 +387,7 @@ def test_upstream_request_id_that_is_unknown_is_absent() -> None:
 
 def test_payload_goes_beside_the_typed_form_where_there_is_one() -> None:
     payload = b'{"type":"response.output_text.delta","delta":"a"}'
-    [message] = translate_events.to_proto([ev.Emission(ev.TextDelta("a"), 1, "x", payload)], 0, raw=False)
+    message = translate_events.to_proto(ev.Emission(ev.TextDelta("a"), 1, "x", payload), 1, raw=False)
 
     assert (message.payload_json, message.text_delta.delta) == (payload, "a")
 
@@ -399,10 +399,9 @@ def test_raw_takes_the_providers_events_but_for_the_last() -> None:
         ev.Emission(ev.TextDelta("a"), 1, "x", b"{}"),
         ev.Emission(ev.Incomplete("why"), 1, "y", b"{}"),
     ]
-    messages = translate_events.to_proto(emissions, 0, raw=True)
+    messages = [translate_events.to_proto(emission, 1, raw=True) for emission in emissions]
 
     assert [message.WhichOneof("event") for message in messages] == ["admitted", "server_model", "raw", "incomplete"]
-    assert [message.sequence for message in messages] == [1, 2, 3, 4]
 
 
 def test_names_of_our_fields_are_the_contracts() -> None:

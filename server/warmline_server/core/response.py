@@ -9,25 +9,32 @@ from warmline_server.core.events import (
     Incomplete,
     ItemAdded,
     ItemDone,
+    RateLimits,
     ReasoningDelta,
     ReasoningSummaryDelta,
     TextDelta,
     ToolInputDelta,
+    TurnStateSeen,
 )
 from warmline_server.core.request import is_client_call
 
 # What the caller may have shown or acted on: after one of these a resend is no longer invisible.
-_OUTPUT = (ItemAdded, ItemDone, TextDelta, ReasoningDelta, ReasoningSummaryDelta, ToolInputDelta)
+_OUTPUT = frozenset({ItemAdded, ItemDone, TextDelta, ReasoningDelta, ReasoningSummaryDelta, ToolInputDelta})
+_FOR_SESSION = frozenset({RateLimits, TurnStateSeen})
 
 
 class Response:
-    """Collects one attempt's response from its events, in order."""
+    """Collects one attempt's response from its events, in order.
+
+    `tells_session`: a batch had something in it that is for the session; whoever has passed it on takes that back.
+    """
 
     def __init__(self) -> None:
         self.response_id = ""
         self.items: list[bytes] = []
         self.has_output = False
         self.client_call_finished = False
+        self.tells_session = False
         self.terminal: Completed | Incomplete | None = None
 
     def take(self, emissions: Sequence[Emission]) -> int:
@@ -37,11 +44,14 @@ class Response:
         """
         for index, emission in enumerate(emissions):
             event = emission.event
-            if isinstance(event, _OUTPUT):
+            kind = type(event)
+            if kind in _OUTPUT:
                 self.has_output = True
                 if isinstance(event, ItemDone):
                     self.items.append(event.item)
                     self.client_call_finished = self.client_call_finished or is_client_call(event.item)
+            elif kind in _FOR_SESSION:
+                self.tells_session = True
             elif isinstance(event, Created):
                 self.response_id = event.response_id or self.response_id
             elif isinstance(event, Completed | Incomplete):

@@ -10,14 +10,14 @@ from warmline.v1 import turn_service_pb2 as pb
 from warmline_server.clock import Clock, Timer
 from warmline_server.core.errors import Reason, ServiceError, WarmlineError
 from warmline_server.core.events import Emission
-from warmline_server.rpc import translate_events
+from warmline_server.rpc.encode import Encoder
 from warmline_server.session.call_spec import CallerGone
 
-Context = grpc.aio.ServicerContext[pb.StreamTurnRequest, pb.StreamTurnResponse]
+Context = grpc.aio.ServicerContext[pb.StreamTurnRequest, bytes]
 
 
 class GrpcSink:
-    """Numbers events and writes each batch as one message.
+    """Numbers events and writes each batch as one message, in bytes: the method has no serializer of its own.
 
     A write that the caller's flow control holds up for `slow_reader_s` calls `stop`, once; 0 switches that off.
     """
@@ -33,7 +33,7 @@ class GrpcSink:
     ) -> None:
         self.sequence = 0
         self._context = context
-        self._raw = mode == pb.EVENT_MODE_RAW
+        self._encoder = Encoder(raw=mode == pb.EVENT_MODE_RAW)
         self._clock = clock
         self._slow_reader_s = slow_reader_s
         self._stop = stop
@@ -43,11 +43,11 @@ class GrpcSink:
 
     async def send(self, emissions: Sequence[Emission]) -> None:
         """As `Sink.send`."""
-        events = translate_events.to_proto(emissions, self.sequence, raw=self._raw)
+        message = self._encoder.encode(emissions, self.sequence)
         self._waits_since_s = self._clock.now_s()
         if self._timer is None and self._slow_reader_s > 0:
             self._look_again()
-        writing = self._context.write(pb.StreamTurnResponse(events=events))
+        writing = self._context.write(message)
         try:
             if self.sequence:
                 await writing
@@ -57,7 +57,7 @@ class GrpcSink:
             # A cancelled call fails its write in the RPC's own task, without a CancelledError. Measured: grpcio 1.85.1.
             raise CallerGone("the caller's stream takes no more") from error
         self._waits_since_s = None
-        self.sequence += len(events)
+        self.sequence += len(emissions)
 
     async def _write_first(self, writing: Coroutine[Any, Any, None]) -> None:
         """Keeps a cancel away from the write that also sends the headers: only its end lets a status follow."""

@@ -1,6 +1,6 @@
-"""A call's events as messages. The hot path: one small message per event, nothing else."""
+"""A call's events as messages."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import msgspec
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -32,23 +32,19 @@ FULL_REASONS = {
 }
 
 
-def to_proto(emissions: Sequence[ev.Emission], sequence: int, *, raw: bool) -> list[pb.TurnEvent]:
-    """Events as messages, numbered from `sequence` + 1.
+def to_proto(emission: ev.Emission, sequence: int, *, raw: bool) -> pb.TurnEvent:
+    """An event as a message.
 
-    Args: `raw`: the provider's events go as `raw`, but for the terminal ones.
+    Args: `raw`: an event of the provider goes as `raw`, but for the terminal ones.
     """
-    messages = []
-    for emission in emissions:
-        sequence += 1
-        message = pb.TurnEvent(sequence=sequence, attempt=emission.attempt, upstream_type=emission.upstream_type)
-        if emission.payload is not None:
-            message.payload_json = emission.payload
-        kind = type(emission.event)
-        if raw and emission.payload is not None and kind not in _TERMINAL:
-            kind = ev.Raw
-        _FILL[kind](message, emission)
-        messages.append(message)
-    return messages
+    message = pb.TurnEvent(sequence=sequence, attempt=emission.attempt, upstream_type=emission.upstream_type)
+    if emission.payload is not None:
+        message.payload_json = emission.payload
+    kind = type(emission.event)
+    if raw and emission.payload is not None and kind not in _TERMINAL:
+        kind = ev.Raw
+    _FILL[kind](message, emission)
+    return message
 
 
 def usage(value: ev.Usage | None) -> types.Usage | None:
@@ -112,16 +108,6 @@ def _by_name(member: str) -> _Fill:
                 setattr(target, name, value)
 
     return fill
-
-
-def _text_delta(message: pb.TurnEvent, emission: ev.Emission) -> None:
-    """By far the most frequent, so spelled out."""
-    event = emission.event
-    assert isinstance(event, ev.TextDelta)
-    target = message.text_delta
-    target.delta = event.delta
-    target.item_id = event.item_id
-    target.content_index = event.content_index
 
 
 def _item(member: str) -> _Fill:
@@ -216,7 +202,7 @@ _FILL: Mapping[type, _Fill] = {
     ev.Created: _by_name("created"),
     ev.ItemAdded: _item("item_added"),
     ev.ItemDone: _item("item_done"),
-    ev.TextDelta: _text_delta,
+    ev.TextDelta: _by_name("text_delta"),
     ev.ReasoningDelta: _by_name("reasoning_delta"),
     ev.ReasoningSummaryDelta: _by_name("reasoning_summary_delta"),
     ev.ReasoningSummaryPartAdded: _by_name("reasoning_summary_part_added"),

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from typing import Any
 
+import grpc
+
 from warmline.v1 import turn_service_pb2 as pb
 from warmline.v1 import turn_service_pb2_grpc as pb_grpc
 from warmline_server.core.errors import CallerError, Reason, ServiceError, WarmlineError
@@ -159,6 +161,27 @@ class TurnService(pb_grpc.TurnServiceServicer):
             raise translate.not_implemented("SteerTurn")
 
         return await answered(context, work)
+
+
+def add_turn_service(service: TurnService, server: grpc.aio.Server) -> None:
+    """Serves it. As the generated function does, but that StreamTurn has no serializer: its sink writes bytes."""
+    handlers: dict[str, Any] = {
+        "StreamTurn": grpc.unary_stream_rpc_method_handler(
+            service.StreamTurn, request_deserializer=pb.StreamTurnRequest.FromString
+        ),
+        "CancelTurn": grpc.unary_unary_rpc_method_handler(
+            service.CancelTurn,
+            request_deserializer=pb.CancelTurnRequest.FromString,
+            response_serializer=pb.CancelTurnResponse.SerializeToString,
+        ),
+        "SteerTurn": grpc.unary_unary_rpc_method_handler(
+            service.SteerTurn,
+            request_deserializer=pb.SteerTurnRequest.FromString,
+            response_serializer=pb.SteerTurnResponse.SerializeToString,
+        ),
+    }
+    name = pb.DESCRIPTOR.services_by_name["TurnService"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
 
 
 def _append_at(request: pb.StreamTurnRequest) -> int | None:

@@ -1,6 +1,6 @@
 """One attempt: an upstream request that was sent, read to its end, and written into the books."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from warmline_server.clock import Clock, Timer
@@ -42,9 +42,9 @@ class IdleWatch:
         self._heard_at_s = self._clock.now_s()
         self._set()
 
-    def touch(self) -> None:
-        """Something came."""
-        self._heard_at_s = self._clock.now_s()
+    def touch(self, now_s: float) -> None:
+        """Something came, now."""
+        self._heard_at_s = now_s
         if self._first:
             self._first = False
             self._limit_s = self._between_s
@@ -76,8 +76,8 @@ class IdleWatch:
 class Hooks(Protocol):
     """What an attempt asks of its call."""
 
-    async def send(self, emissions: Sequence[Emission]) -> None:
-        """Passes events on to the caller, in order."""
+    def send(self, emissions: Sequence[Emission]) -> Awaitable[None]:
+        """Passes events on to the caller, in order; at least one."""
 
     def settle(self, terminal: Emission) -> Emission:
         """The response has ended well: closes the books. Returns: the event with what the caller is owed in it."""
@@ -127,16 +127,18 @@ class Attempt:
         try:
             while self.response.terminal is None:
                 payloads = await exchange.receive()
-                watch.touch()
-                self._note_batch(payloads)
+                now_s = self._clock.now_s()
+                watch.touch(now_s)
+                self._note_batch(payloads, now_s)
                 out: list[Emission] = []
                 failure = self._decode(payloads, out)
                 out = self._screen(out, hooks)
                 if self.response.terminal is not None:
                     exchange.finish()
                     out[-1] = hooks.settle(out[-1])
-                self._note_held()
-                await hooks.send(out)
+                if out:
+                    self._note_held(now_s)
+                    await hooks.send(out)
                 self._note_sent()
                 if failure is not None and self.response.terminal is None:
                     raise failure
@@ -145,26 +147,29 @@ class Attempt:
 
     async def _send_head(self, events: Sequence[ModelEvent], hooks: Hooks) -> None:
         if events:
-            emissions = self._screen([Emission(event, self.record.number) for event in events], hooks)
-            await hooks.send(emissions)
+            emissions = [Emission(event, self.record.number) for event in events]
+            self.response.take(emissions)
+            await hooks.send(self._screen(emissions, hooks))
 
-    def _note_batch(self, payloads: Sequence[bytes]) -> None:
-        record, now_s = self.record, self._clock.now_s()
+    def _note_batch(self, payloads: Sequence[bytes], now_s: float) -> None:
+        record = self.record
         if record.first_event_at_s is None:
             record.first_event_at_s, record.first_event_unix_ns = now_s, self._clock.unix_ns()
             self._observer.attempt_first_event(record)
         else:
-            record.longest_gap_s = max(record.longest_gap_s or 0.0, now_s - self._batch_at_s)
+            gap_s = now_s - self._batch_at_s
+            if record.longest_gap_s is None or gap_s > record.longest_gap_s:
+                record.longest_gap_s = gap_s
         self._batch_at_s = now_s
         record.events_received += len(payloads)
         if record.call is not None:
             record.call.queued_bytes = sum(map(len, payloads))
 
-    def _note_held(self) -> None:
+    def _note_held(self, since_s: float) -> None:
         """How long a batch stayed here before it went to the caller: our own latency."""
-        call = self.record.call
-        if call is not None:
-            call.held_s = max(call.held_s or 0.0, self._clock.now_s() - self._batch_at_s)
+        call, held_s = self.record.call, self._clock.now_s() - since_s
+        if call is not None and (call.held_s is None or held_s > call.held_s):
+            call.held_s = held_s
 
     def _note_sent(self) -> None:
         if self.record.call is not None:
@@ -185,6 +190,9 @@ class Attempt:
 
     def _screen(self, out: list[Emission], hooks: Hooks) -> list[Emission]:
         """Takes out what is for the session and not for the caller."""
+        if not self.response.tells_session:
+            return out
+        self.response.tells_session = False
         hidden = False
         for emission in out:
             event = emission.event

@@ -6,7 +6,7 @@ whatever ends a call stops the upstream read, closes the books and drops a socke
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -392,11 +392,11 @@ class Call:
 
     # What an attempt asks (`attempt.Hooks`)
 
-    async def send(self, emissions: Sequence[Emission]) -> None:
+    def send(self, emissions: Sequence[Emission]) -> Awaitable[None]:
         """Passes events on to the caller."""
-        if self._attempt is not None:
-            self.record.output_delivered |= self._attempt.response.has_output
-        await self._outbox.send(emissions)
+        if self._attempt is not None and self._attempt.response.has_output:
+            self.record.output_delivered = True
+        return self._outbox.send(emissions)
 
     def settle(self, terminal: Emission) -> Emission:
         """The response has ended well: the lane's chain and the books are up to date before the caller hears of it."""

@@ -1,6 +1,6 @@
 """A call's events on their way to its sink: what may wait goes with what comes next."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from warmline_server.core.events import Emission, ItemDone, ModelEvent, ServiceEvent
 from warmline_server.core.request import is_client_call
@@ -31,17 +31,16 @@ class Outbox:
 
     async def flush(self) -> None:
         """Sends what is pending. As `Sink.send`."""
-        await self.send(())
+        if self._pending:
+            await self.send(())
 
-    async def send(self, emissions: Sequence[Emission]) -> None:
-        """Sends what is pending, then `emissions`, in one message. As `Sink.send`."""
+    def send(self, emissions: Sequence[Emission]) -> Awaitable[None]:
+        """Sends what is pending, then `emissions`, in one message; one of them there must be. As `Sink.send`."""
         if self._pending:
             emissions, self._pending = [*self._pending, *emissions], []
-        if not emissions:
-            return
         if self._keeps_items:
             self._note_items(emissions)
-        await self._sink.send(emissions)
+        return self._sink.send(emissions)
 
     def _note_items(self, emissions: Sequence[Emission]) -> None:
         for sequence, emission in enumerate(emissions, start=self._sink.sequence + 1):

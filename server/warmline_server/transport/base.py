@@ -4,7 +4,7 @@ Both transports deliver the provider's events as JSON bytes, in batches: everyth
 asks. What a batch means is decided in `core`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,7 +32,7 @@ class Exchange(Protocol):
     def head(self) -> Head:
         """What came before the first event."""
 
-    async def receive(self) -> Sequence[bytes]:
+    def receive(self) -> Awaitable[Sequence[bytes]]:
         """Waits for events.
 
         Returns: all that have arrived, at least one, each the JSON of one event.

@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -22,14 +22,16 @@ from warmline_server.clock import Clock, TimeLimit
 from warmline_server.core import failures, received_headers
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.core.events import Transport
+from warmline_server.core.ws_header import frame_at, is_plain
 from warmline_server.transport.base import Head
 
 # Of an error body, what a diagnosis needs; the library keeps no more than 1 MiB of it anyway.
 MAX_ERROR_BODY_BYTES = 64 * 1024
 # Read-ahead of one exchange: several times a TCP read, far below what would hurt with thousands of sockets.
 READ_AHEAD_BYTES = 256 * 1024
-# Of a compressed stream this much is inflated at a time: 4 MiB at deflate's best ratio.
-PIECE_BYTES = 4 * 1024
+# A larger frame is read by the library as it comes, so that no part of it is copied twice.
+SMALL_FRAME_BYTES = 64 * 1024
+_END_OF_HEAD = b"\r\n\r\n"
 # How long a peer may take to answer our close frame.
 GOODBYE_S = 1.0
 # How much the kernel may hold of our writes before a send waits.
@@ -151,9 +153,9 @@ class WebSocketExchange:
         self._line = line
         self.head = head
 
-    async def receive(self) -> Sequence[bytes]:
+    def receive(self) -> Awaitable[Sequence[bytes]]:
         """As `Exchange.receive`."""
-        return await self._line.take_frames()
+        return self._line.take_frames()
 
     def fail(self, error: Exception) -> None:
         """As `Exchange.fail`."""
@@ -242,7 +244,10 @@ class _Line(ClientConnection):
         self._socket: WebSocket | None = None
         self._frames: list[bytes] = []
         self._frames_bytes = 0
-        self._unfed = bytearray()
+        self._unread = b""
+        self._owed = 0
+        self._small_frame_bytes = min(SMALL_FRAME_BYTES, protocol.max_message_size or SMALL_FRAME_BYTES)
+        self._answer_end = b""
         self._parts: list[bytes] = []
         self._reading_paused = False
         self._failure: Exception | None = None
@@ -312,17 +317,40 @@ class _Line(ClientConnection):
     def _resume(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            self._feed()
+            self._read(self._unread)
             self._note_bad_frame()
             if not self._reading_paused:
                 self.transport.resume_reading()
 
-    def _feed(self) -> None:
-        """Parses what was read, piece by piece, until enough waits: a small piece may inflate a thousandfold."""
-        while self._unfed and not self._reading_paused:
-            piece = bytes(self._unfed[:PIECE_BYTES])
-            del self._unfed[:PIECE_BYTES]
-            super().data_received(piece)
+    def _read(self, data: bytes) -> None:
+        """Takes whole text messages out of `data`, and has the library read every other frame.
+
+        Frame by frame, until enough waits: a small frame may inflate a thousandfold.
+        """
+        protocol, at, have = self.protocol, 0, len(data)
+        while at < have and not self._reading_paused:
+            if self._owed:
+                piece = data[at : at + self._owed]
+                at += len(piece)
+                self._owed -= len(piece)
+                super().data_received(piece)
+                if protocol.state is not State.OPEN:  # nothing is read any more: the rest is the library's to discard
+                    super().data_received(data[at:])
+                    at = have
+                continue
+            frame = frame_at(data, at)
+            if frame is None:
+                break
+            start, end = frame
+            mine = is_plain(data, at) and end - start <= self._small_frame_bytes
+            if not mine or protocol.current_size is not None:
+                self._owed = end - at
+            elif end > have:
+                break
+            else:
+                self._take_message(data[start:end])
+                at = end
+        self._unread = data[at:]
 
     def fail(self, error: Exception) -> None:
         if self._failure is None:
@@ -333,14 +361,29 @@ class _Line(ClientConnection):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at_s = self._clock.now_s()
-        if self.protocol.extensions:
-            self._unfed += data
-            self._feed()
+        if self._unread:
+            data, self._unread = self._unread + data, b""
+        if self.protocol.state is State.OPEN:
+            self._read(data)
+        elif self.protocol.state is State.CONNECTING:
+            self._read_answer(data)
         else:
             super().data_received(data)
         self._note_bad_frame()
         if self._frames or self._failure is not None:
             self._wake()
+
+    def _read_answer(self, data: bytes) -> None:
+        """Has the library read the handshake's answer, and no frame that came with its end."""
+        seen = self._answer_end + data
+        end = seen.find(_END_OF_HEAD)
+        mine = len(data) if end < 0 else end + len(_END_OF_HEAD) - len(self._answer_end)
+        self._answer_end = seen[-len(_END_OF_HEAD) + 1 :]
+        super().data_received(data[:mine])
+        if self.protocol.state is State.OPEN:
+            self._read(data[mine:])
+        elif mine < len(data):
+            super().data_received(data[mine:])
 
     def _note_bad_frame(self) -> None:
         error = self.protocol.parser_exc
@@ -386,6 +429,9 @@ class _Line(ClientConnection):
                 return
             data = b"".join(self._parts)
             self._parts = []
+        self._take_message(data)
+
+    def _take_message(self, data: bytes) -> None:
         if self._socket is not None and not self._socket.has_exchange:
             self._idle_frame(data)
             return
