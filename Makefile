@@ -4,7 +4,7 @@ UV_VERSION := 0.13.8
 UV := .tools/bin/uv
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations leaks interop image-test rolling-restart
+.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations leaks interop image-test rolling-restart bench bench-short
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,3 +67,9 @@ image-test: install ## build the image on a Debian base without an engine, and s
 
 rolling-restart: install ## replace two servers behind HAProxy under 200 streams
 	@$(BIN)/python scripts/rolling_restart.py
+
+bench: install ## measure against the direct path, a bare relay and peers; writes docs/bench (under half an hour, needs Go)
+	@$(BIN)/python -m bench --out docs/bench
+
+bench-short: install ## the same in seconds, own paths only: shows that it runs and loses nothing
+	@$(BIN)/python -m bench --short --repeats 1

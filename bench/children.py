@@ -1,0 +1,135 @@
+"""Processes that the benchmark starts: pinned to a core, ended by their id."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench import proc
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "bench"
+PYTHON = sys.executable
+
+
+def cores() -> tuple[int | None, int | None]:
+    """The core of the server under test and the core of everything else; None both where there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
+
+
+SERVER_CORE, RIG_CORE = cores()
+
+
+class StartError(Exception):
+    """A process did not come up; the text says which, why and what it printed last."""
+
+
+class Child:
+    """A running process of ours and its descendants. Its output goes to a file."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        core: int | None,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+    ) -> None:
+        self.name = name
+        CACHE.mkdir(parents=True, exist_ok=True)
+        self.log = CACHE / "logs" / f"{name}.log"
+        self.log.parent.mkdir(exist_ok=True)
+        with self.log.open("wb") as output:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environ or {})},
+                cwd=cwd,
+                start_new_session=True,
+                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+            )
+        self.pid = self._process.pid
+
+    def wait_for(self, mark: str, limit_s: float = 30.0) -> str:
+        """Waits until the output holds `mark`. Returns: the word after it. Raises: StartError."""
+        end = time.monotonic() + limit_s
+        while True:
+            text = self.log.read_text(errors="replace")
+            _, found, rest = text.partition(mark)
+            if found and (word := rest.split('"')[0].split()) and "\n" in rest:
+                return word[0]
+            self.check(end, f"printed no {mark!r}")
+            time.sleep(0.02)
+
+    def check(self, end: float, complaint: str) -> None:
+        """Raises: StartError when the process has ended, or the time is up."""
+        ended = self._process.poll()
+        if ended is None and time.monotonic() < end:
+            return
+        what = f"ended with {ended}" if ended is not None else complaint
+        last = self.log.read_text(errors="replace")[-2000:]
+        raise StartError(f"{self.name} {what}; its last words:\n{last}")
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self, limit_s: float = 15.0) -> None:
+        """Ends the process and whatever it started, by id. Idempotent."""
+        if self._process.poll() is not None:
+            return
+        family = proc.descendants(self.pid)
+        self.wake()
+        self._process.terminate()
+        try:
+            self._process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for pid in family[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def sleep(self) -> None:
+        """Holds the process still, so that it takes no CPU while another one is measured."""
+        self._signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Lets it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in proc.descendants(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+@contextlib.contextmanager
+def stopping(child: Child) -> Iterator[Child]:
+    """Stops the process at the end of the block."""
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def build_tools() -> None:
+    """Builds the load client and the upstream; the Go tool knows what is up to date. Raises: StartError."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    built = subprocess.run(
+        ["go", "build", "-o", f"{CACHE}/", "./load", "./upstream"],
+        cwd=ROOT / "bench",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CGO_ENABLED": "0"},
+    )
+    if built.returncode:
+        raise StartError(f"go build of the load client failed:\n{built.stderr[-3000:]}")

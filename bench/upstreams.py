@@ -1,0 +1,70 @@
+"""The upstreams that paths are measured against."""
+
+import json
+import urllib.request
+from dataclasses import dataclass
+
+from bench.children import CACHE, PYTHON, RIG_CORE, Child
+
+# No proxy of the environment between us and loopback.
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What every answer looks like: `words` deltas of `event_bytes`, `pace_s` apart; 0 is all at once."""
+
+    words: int = 24
+    pace_s: float = 0.0
+    first_delay_s: float = 0.0
+    event_bytes: int = 32
+    tool: int = 0
+
+    @property
+    def query(self) -> str:
+        return "&".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
+
+
+class Upstream:
+    """The fast one of `bench/upstream`, on the core of the load client."""
+
+    def __init__(self, *, handshake_delay_s: float = 0.0, core: int | None = RIG_CORE, name: str = "upstream") -> None:
+        command = [str(CACHE / "upstream"), "-handshake-delay", f"{handshake_delay_s}s"]
+        self.child = Child(name, command, core=core)
+        self.address = self.child.wait_for("listening ")
+
+    @property
+    def http_url(self) -> str:
+        """Where `/responses` is appended to."""
+        return f"http://{self.address}/v1"
+
+    @property
+    def ws_url(self) -> str:
+        """Where a WebSocket is opened."""
+        return f"ws://{self.address}/v1/responses"
+
+    def set_shape(self, shape: Shape) -> None:
+        """All answers from now on."""
+        self._get(f"shape?{shape.query}")
+
+    def stats(self) -> dict[str, int]:
+        """Its counters; see `bench/upstream`."""
+        counters: dict[str, int] = json.loads(self._get("stats"))
+        return counters
+
+    def _get(self, what: str) -> bytes:
+        with _open(f"http://{self.address}/bench/{what}", timeout=10) as answer:
+            body: bytes = answer.read()
+            return body
+
+
+class Simulator:
+    """`warmline simulate`, for what needs TLS or compression. Shapes are given when it starts."""
+
+    def __init__(self, shape: Shape, *flags: str, core: int | None = RIG_CORE) -> None:
+        command = [PYTHON, "-m", "warmline_simulator", "--port", "0", "--quiet", "--keep-records", "0"]
+        command += ["--words", str(shape.words), "--pace", str(shape.pace_s), *flags]
+        self.child = Child("simulator", command, core=core, environ={"PYTHONUNBUFFERED": "1"})
+        self.http_url = self.child.wait_for("simulator: ")
+        self.ws_url = self.http_url.replace("http", "ws", 1) + "/responses"
+        self.certificate = self.child.wait_for("certificate for clients: ") if "--tls-self-signed" in flags else ""
