@@ -86,7 +86,7 @@ def _everything(metered: Metered) -> None:
     observer.slot_changed(session, "IN_FLIGHT", "READY")
     play.open(kit.connect(session), error=kit.refused(Reason.UPSTREAM_UNREACHABLE))
     call = play.start(kit.call(session))
-    call.queued_bytes, call.held_s = 700, 0.002
+    call.queued, call.held_s = [b"x" * 300, b"y" * 400], 0.002
     first = play.send(kit.attempt(session, call, warm))
     play.first_event(first)
     play.finish(first, AttemptStatus.FAILED, kit.refused(Reason.UPSTREAM_STREAM_LOST))

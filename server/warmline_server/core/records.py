@@ -5,7 +5,7 @@ copies it. Times are `_unix_ns` for telemetry and `_at_s` (monotonic) for durati
 Payloads are bytes as sent or received and leave the process only where content capture is switched on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -61,8 +61,8 @@ class CallRecord:
     """One StreamTurn call.
 
     `trace_carrier` holds the `traceparent` and `tracestate` of the RPC's span, empty when there is none. `error` is why
-    it failed or was cancelled, None otherwise. `queued_bytes`: payload read from upstream and not yet written to the
-    caller, now. `held_s`: the longest that an event waited in this server between its arrival and the start of its
+    it failed or was cancelled, None otherwise. `queued`: payloads read from upstream and not yet written to the caller,
+    now. `held_s`: the longest that an event waited in this server between its arrival and the start of its
     write; None before the first. `span` is None while it is not traced.
     """
 
@@ -82,7 +82,7 @@ class CallRecord:
     response_id: str = ""
     upstream_request_id: str | None = None
     output_delivered: bool = False
-    queued_bytes: int = 0
+    queued: Sequence[bytes] = ()
     held_s: float | None = None
     span: SpanIds | None = None
 

@@ -230,7 +230,7 @@ class MetricsObserver(Observer):
 
     def _read_queues(self, _options: CallbackOptions) -> list[Observation]:
         # In the reader's thread: one copy, made in one step, then plain reads.
-        return [Observation(sum(call.queued_bytes for call in tuple(self._running)))]
+        return [Observation(sum(len(payload) for call in tuple(self._running) for payload in call.queued))]
 
 
 class _GenAi:

@@ -20,9 +20,10 @@ _SMALL = tuple(bytes([n]) if n < 0x80 else bytes([n & 0x7F | 0x80, n >> 7]) for 
 
 def varint(value: int) -> bytes:
     """Protobuf's base-128 number. Args: `value` is not negative."""
-    if value < len(_SMALL):
+    try:
         return _SMALL[value]
-    return bytes([value & 0x7F | 0x80]) + varint(value >> 7)
+    except IndexError:
+        return bytes([value & 0x7F | 0x80]) + varint(value >> 7)
 
 
 def _tag(message: Descriptor, field: str, wire_type: int) -> bytes:

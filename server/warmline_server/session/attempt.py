@@ -163,7 +163,7 @@ class Attempt:
         self._batch_at_s = now_s
         record.events_received += len(payloads)
         if record.call is not None:
-            record.call.queued_bytes = sum(map(len, payloads))
+            record.call.queued = payloads
 
     def _note_held(self, since_s: float) -> None:
         """How long a batch stayed here before it went to the caller: our own latency."""
@@ -173,7 +173,7 @@ class Attempt:
 
     def _note_sent(self) -> None:
         if self.record.call is not None:
-            self.record.call.queued_bytes = 0
+            self.record.call.queued = ()
 
     def _decode(self, payloads: Sequence[bytes], out: list[Emission]) -> UpstreamFailure | None:
         """Reads a batch up to its terminal event; what follows that belongs to no response."""

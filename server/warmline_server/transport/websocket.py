@@ -299,12 +299,10 @@ class _Line(ClientConnection):
             if self._lost:
                 raise self._why_lost()
             self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._waiter
         frames, self._frames, self._frames_bytes = self._frames, [], 0
-        self._resume()
+        if self._reading_paused:
+            self._resume()
         return frames
 
     def discard_frames(self) -> None:
@@ -312,15 +310,15 @@ class _Line(ClientConnection):
         frames, self._frames, self._frames_bytes = self._frames, [], 0
         for frame in frames:
             self._idle_frame(frame)
-        self._resume()
+        if self._reading_paused:
+            self._resume()
 
     def _resume(self) -> None:
-        if self._reading_paused:
-            self._reading_paused = False
-            self._read(self._unread)
-            self._note_bad_frame()
-            if not self._reading_paused:
-                self.transport.resume_reading()
+        self._reading_paused = False
+        self._read(self._unread)
+        self._note_bad_frame()
+        if not self._reading_paused:
+            self.transport.resume_reading()
 
     def _read(self, data: bytes) -> None:
         """Takes whole text messages out of `data`, and has the library read every other frame.
