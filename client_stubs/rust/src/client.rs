@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use prost::Message;
 use tonic::transport::{ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
 
@@ -225,16 +226,44 @@ impl Client {
             .max_encoding_message_size(self.max_message_bytes)
     }
 
+    /// A message with what the call carries beside it. Fails where it is longer than a message may be, because tonic's
+    /// own refusal comes back as a broken stream.
+    pub(crate) fn request<Q: Message>(
+        &self,
+        session_id: &str,
+        message: Q,
+        timeout: Option<Duration>,
+    ) -> Result<Request<Q>, Status> {
+        let (found, limit) = (message.encoded_len(), self.max_message_bytes);
+        if found > limit {
+            return Err(Status::resource_exhausted(format!(
+                "send message: it has {found} bytes, the limit is {limit}"
+            )));
+        }
+        let mut request = Request::new(message);
+        // Another id is refused by the server, with its reason.
+        if is_session_id(session_id)
+            && let Ok(value) = session_id.parse()
+        {
+            request.metadata_mut().insert(SESSION_KEY, value);
+        }
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        Ok(request)
+    }
+
     /// Makes a unary call about a session, and makes it again where [`Retry`] allows it. Dropping it cancels the call.
     pub(crate) async fn unary<Q, R, F, G>(&self, session_id: &str, message: Q, call: F) -> Result<R, Error>
     where
-        Q: Clone,
+        Q: Message + Clone,
         F: Fn(Client, Request<Q>) -> G,
         G: Future<Output = Result<Response<R>, Status>>,
     {
         let mut tries = Tries::new(self.retry, self.unary_timeout);
         loop {
-            let sent = call(self.clone(), request(session_id, message.clone(), tries.remaining()));
+            let request = self.request(session_id, message.clone(), tries.remaining());
+            let sent = async { call(self.clone(), request?).await };
             let error = match within(tries.remaining(), sent).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => error_of(status, ErrorFacts::default()),
@@ -257,21 +286,6 @@ async fn within<T>(limit: Option<Duration>, call: impl Future<Output = Result<T,
 /// The status of a deadline that passed here.
 pub(crate) fn deadline_exceeded() -> Status {
     Status::deadline_exceeded("the call's deadline passed")
-}
-
-/// A message with what the call carries beside it.
-pub(crate) fn request<Q>(session_id: &str, message: Q, timeout: Option<Duration>) -> Request<Q> {
-    let mut request = Request::new(message);
-    // Another id is refused by the server, with its reason.
-    if is_session_id(session_id)
-        && let Ok(value) = session_id.parse()
-    {
-        request.metadata_mut().insert(SESSION_KEY, value);
-    }
-    if let Some(timeout) = timeout {
-        request.set_timeout(timeout);
-    }
-    request
 }
 
 /// Whether the contract allows it.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tonic::{Status, Streaming};
 
-use crate::client::{Client, deadline_exceeded, request};
+use crate::client::{Client, deadline_exceeded};
 use crate::errors::{Error, ErrorKind};
 use crate::options::request_options;
 use crate::progress::{Progress, text_delta};
@@ -404,9 +404,9 @@ struct Head(JoinHandle<Result<Streaming<StreamTurnResponse>, Status>>);
 
 impl Head {
     fn send(client: &Client, message: &StreamTurnRequest, trace: &TraceContext, tries: &Tries) -> Self {
-        let request = request(&message.session_id, message.clone(), tries.remaining());
+        let request = client.request(&message.session_id, message.clone(), tries.remaining());
         let mut turns = client.turns();
-        let answer = async move { turns.stream_turn(request).await.map(tonic::Response::into_inner) };
+        let answer = async move { turns.stream_turn(request?).await.map(tonic::Response::into_inner) };
         Self(tokio::spawn(trace.clone().scope(answer)))
     }
 
