@@ -42,7 +42,7 @@ format: install ## format the code
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --fix --quiet .
 
 proto: install ## generate the stubs from protos/
-	@scripts/generate_python.sh && scripts/generate_go.sh && scripts/generate_typescript.sh
+	@scripts/generate_python.sh && scripts/generate_go.sh && scripts/generate_typescript.sh && scripts/generate_rust.sh
 
 proto-check: install ## the contract: lint, and nothing broken against the frozen image
 	@$(BIN)/buf lint protos && $(BIN)/buf format --diff --exit-code protos && $(BIN)/buf breaking protos --against protos/warmline.v1.binpb

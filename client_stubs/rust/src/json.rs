@@ -75,11 +75,12 @@ mod tests {
 
     #[test]
     fn members_are_verbatim_and_texts_are_read_whatever_they_hold() {
-        let read =
-            Object::read(br#"{ "item" : {"a":  1.0e5, "b":9007199254740993}, "t":"\ud83e\udd86 \ud83e.", "n":1}"#);
+        let read = Object::read(
+            br#"{ "item" : {"a":  1.0e5, "b":9007199254740993}, "t":"\ud83e\udd86 \ud83e.\udd86", "n":1}"#,
+        );
 
         assert_eq!(read.verbatim("item"), Some(br#"{"a":  1.0e5, "b":9007199254740993}"#.as_slice()));
-        assert_eq!(read.text("t"), "🦆 \u{FFFD}.");
+        assert_eq!(read.text("t"), "🦆 \u{FFFD}.\u{FFFD}");
         assert_eq!(read.text("n"), "");
         assert_eq!(read.text("missing"), "");
     }

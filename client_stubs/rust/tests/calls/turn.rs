@@ -246,7 +246,7 @@ async fn turns_that_are_not_read_do_not_hold_up_others() {
 #[tokio::test]
 async fn text_tells_what_a_resend_took_back_and_the_turn_goes_on() {
     let restarted = || Event::Restarted(Restarted { attempt: 2, kept_item_sequences: vec![] });
-    let fake = Fake::start(move |_, _| vec![says([text("void"), restarted(), text("anew")])]).await;
+    let fake = Fake::start(move |_, _| vec![says([restarted(), text("void"), restarted(), text("anew")])]).await;
     let mut turn = fake.session().turn(["hello"]).send();
 
     assert_eq!(turn.text().next().await.unwrap().unwrap(), "void");
