@@ -106,3 +106,44 @@ fn take_error_info(facts: &mut ErrorFacts, mut info: pb::ErrorInfo) {
     facts.upstream_request_id = told("upstream_request_id").or(facts.upstream_request_id.take());
     facts.attempts = told("attempts").and_then(|value| value.parse().ok()).or(facts.attempts);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use prost::Message;
+    use tonic::{Code, Status, TimeoutExpired};
+    use tonic_types::pb;
+
+    use super::error_of;
+    use crate::errors::{Error, ErrorFacts, ErrorKind};
+
+    fn read(status: Status) -> Error {
+        error_of(status, ErrorFacts::default())
+    }
+
+    #[test]
+    fn what_breaks_beneath_a_call_has_the_code_that_other_libraries_give_it() {
+        let timeout = read(Status::from_error(Box::new(TimeoutExpired(()))));
+        let lost = read(Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionReset))));
+
+        assert_eq!((timeout.kind, timeout.facts.is_transport_failure), (ErrorKind::DeadlineExceeded, false));
+        assert_eq!((lost.kind, lost.facts.is_transport_failure), (ErrorKind::Unavailable, true));
+        assert_eq!(read(Status::cancelled("by the server")).kind, ErrorKind::TurnCancelled);
+    }
+
+    #[test]
+    fn an_error_info_of_another_domain_has_no_reason_and_is_one_all_the_same() {
+        let info = pb::ErrorInfo { reason: "LANE_BUSY".into(), domain: "proxy.example".into(), ..Default::default() };
+        let detail = prost_types::Any {
+            type_url: "type.googleapis.com/google.rpc.ErrorInfo".into(),
+            value: info.encode_to_vec(),
+        };
+        let details = pb::Status { details: vec![detail], ..Default::default() }.encode_to_vec();
+
+        let error = read(Status::with_details(Code::Unavailable, "", details.into()));
+
+        assert_eq!((error.kind, error.facts.reason.as_str()), (ErrorKind::Unavailable, ""));
+        assert!(!error.facts.is_transport_failure);
+    }
+}

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use crate::fake::{Fake, says, text};
 use http::HeaderMap;
 use warmline::v1::GetSessionRequest;
-use warmline::{Client, ErrorKind};
+use warmline::{Client, Error, ErrorKind};
 
 fn header<'a>(carried: &'a HeaderMap, name: &str) -> Option<&'a str> {
     carried.get(name).map(|value| value.to_str().unwrap())
@@ -81,6 +81,23 @@ async fn a_token_that_cannot_be_had_or_sent_fails_the_call_without_the_token() {
         }
     }
     assert_eq!(fake.carried().len(), 0);
+}
+
+#[tokio::test]
+async fn a_session_and_its_turns_may_live_in_any_task() {
+    let fake = Fake::start(|_, _| vec![says([text("hi")])]).await;
+    let builder = fake.client().session("s1");
+
+    let first = tokio::spawn(async move {
+        let session = builder.open().await?;
+        let mut turn = session.turn(["hello"]).send();
+        let piece = turn.text().next().await.unwrap()?;
+        tokio::spawn(async move { turn.result().await }).await.unwrap()?;
+        session.close().await?;
+        Ok::<_, Error>(piece)
+    });
+
+    assert_eq!(first.await.unwrap().unwrap(), "hi");
 }
 
 #[tokio::test]

@@ -101,15 +101,17 @@ async fn a_read_that_is_dropped_loses_nothing() {
 
 #[tokio::test]
 async fn a_deadline_ends_a_turn_and_cancels_it() {
-    let mut fake = Fake::start(|_, _| begins()).await;
-    let mut turn = fake.session().turn(["hello"]).timeout(Duration::from_millis(200)).send();
+    for plays in [begins, || vec![Play::Hang]] {
+        let mut fake = Fake::start(move |_, _| plays()).await;
+        let mut turn = fake.session().turn(["hello"]).timeout(Duration::from_millis(200)).send();
 
-    let error = turn.result().await.unwrap_err();
+        let error = turn.result().await.unwrap_err();
 
-    assert_eq!((error.kind, error.facts.code), (ErrorKind::DeadlineExceeded, Some(Code::DeadlineExceeded)));
-    assert_eq!(turn.snapshot().ending, Ending::Unfinished);
-    assert_eq!(fake.ended().await, Ended::Cancelled);
-    assert!(fake.carried()[0].contains_key("grpc-timeout"));
+        assert_eq!((error.kind, error.facts.code), (ErrorKind::DeadlineExceeded, Some(Code::DeadlineExceeded)));
+        assert_eq!(turn.snapshot().ending, Ending::Unfinished);
+        assert_eq!(fake.ended().await, Ended::Cancelled);
+        assert!(fake.carried()[0].contains_key("grpc-timeout"));
+    }
 }
 
 #[tokio::test]
