@@ -22,6 +22,7 @@ mod session;
 mod status;
 mod tracing;
 mod turn;
+mod turn_builder;
 
 /// The contract, as it is generated from `protos/warmline/v1`.
 pub mod v1 {
@@ -37,7 +38,8 @@ pub use retry::Retry;
 pub use session::{Session, SessionBuilder};
 pub use tonic;
 pub use tonic::transport::{Certificate, ClientTlsConfig, Identity};
-pub use turn::{Text, Turn, TurnBuilder};
+pub use turn::{Text, Turn};
+pub use turn_builder::TurnBuilder;
 pub use v1::Item;
 
 /// A failure of something that the caller brought along.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::client::Client;
 use crate::errors::Error;
 use crate::options::request_options;
-use crate::turn::TurnBuilder;
+use crate::turn_builder::TurnBuilder;
 use crate::v1::{
     CancelTurnRequest, CloseSessionRequest, CreateSessionRequest, GetSessionRequest, Item, PreconnectRequest,
     RequestOptions, SessionConfig, Slot, WarmUpMode,

@@ -1,5 +1,6 @@
 //! Plays one scenario through the Rust client: see client_stubs/scenarios/README.md.
 
+mod fields;
 mod objects;
 mod steps;
 
@@ -8,7 +9,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 use warmline::{Certificate, Client, ClientTlsConfig, Identity, Retry};
 
-use steps::{Failure, Fields, Runner};
+use fields::{Failure, Fields};
+use steps::Runner;
 
 #[tokio::main]
 async fn main() {

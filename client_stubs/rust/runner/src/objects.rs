@@ -6,7 +6,8 @@ use warmline::v1::turn_event::Event;
 use warmline::v1::{FullReason, SlotOutcome, Transport, TurnEvent, Usage};
 use warmline::{Ending, Error, Item};
 
-use crate::steps::{Failure, Played};
+use crate::fields::Failure;
+use crate::steps::Played;
 
 /// The name of the event's oneof member.
 pub fn member_name(event: &TurnEvent) -> &'static str {
