@@ -81,7 +81,8 @@ async def test_paced_event_costs_no_more_than_it_did(deflate: bool) -> None:
             nonlocal arrived
             line.sim.release(f"g{number}")
             while arrived <= number:
-                arrived += sum(event.HasField("text_delta") for event in (await call.read()).events)
+                message: Any = await call.read()
+                arrived += sum(event.HasField("text_delta") for event in message.events)
 
         async with asyncio.timeout(30):
             for number in range(WARM_UP):
@@ -97,7 +98,7 @@ async def test_paced_event_costs_no_more_than_it_did(deflate: bool) -> None:
 
 async def test_event_of_a_burst_costs_no_more_than_it_did(deflate: bool) -> None:
     events = 2_000
-    steps = [ev.created(), Gate("go"), *(ev.text_delta(f"{number} ") for number in range(events)), ev.completed()]
+    steps: list[Any] = [ev.created(), Gate("go"), *(ev.text_delta(f"{number} ") for number in range(events)), ev.completed()]
     async with open_line(Script(creates=[Reply(events=steps)]), profile={"compression": deflate}) as line:
         call = line.client.turns.StreamTurn(request())
         await line.sim.wait_for_gate("go")
