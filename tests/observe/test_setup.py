@@ -9,6 +9,7 @@ from observe.collectors import collector
 from observe.record_kit import Play
 from observe.spans import EndedSpans
 from warmline_server.core.records import CallOutcome
+from warmline_server.observe import attributes
 from warmline_server.observe.setup import TelemetryError, open_telemetry
 from warmline_server.settings import Telemetry as TelemetrySettings
 
@@ -36,6 +37,25 @@ async def test_spans_and_metrics_arrive_over_otlp_with_the_resource(monkeypatch:
     assert {"service.version", "service.instance.id"} <= received.resource.keys()
     assert {"warmline.calls", "warmline.slot.outcomes", "gen_ai.client.inference.duration"} <= received.metrics
     assert any(name.startswith("otel.sdk.") for name in received.metrics), "the SDK counts its own exports and drops"
+
+
+async def test_spans_that_nobody_takes_keep_their_ids_and_cost_no_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attributes, "of_attempt", lambda attempt: pytest.fail("nobody takes them"))
+    telemetry = open_telemetry(TelemetrySettings())
+    play = Play(telemetry.observer)
+    session = kit.session()
+    play.observer.session_opened(session)
+    call = play.start(kit.call(session, carrier={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}))
+    attempt = play.send(kit.attempt(session, call))
+    play.complete(attempt, "resp-1")
+    play.end(call, CallOutcome.COMPLETED)
+    await telemetry.close()
+
+    assert call.span is not None
+    assert attempt.span is not None
+    assert call.span.trace_id == attempt.span.trace_id == "a" * 32
+    assert call.span.span_id != attempt.span.span_id
+    assert not attempt.span.sampled
 
 
 async def test_standard_service_name_wins(monkeypatch: pytest.MonkeyPatch) -> None:

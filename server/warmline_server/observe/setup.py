@@ -35,6 +35,7 @@ from opentelemetry.sdk.resources import (
 )
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from warmline_server.observe.attributes import Capture
 from warmline_server.observe.bundle.writer import BundleObserver
@@ -117,7 +118,10 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
         os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
     resource = _resource()
     meters = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
-    tracers = TracerProvider(resource=resource, shutdown_on_exit=False, meter_provider=meters)
+    is_traced = bool(exporters or span_processors)
+    tracers = TracerProvider(
+        None if is_traced else ALWAYS_OFF, resource=resource, shutdown_on_exit=False, meter_provider=meters
+    )
     closings = [_Closing("metrics", meters.shutdown)]
     if scraped is not None:
         closings.append(_Closing("prometheus", scraped.close))
@@ -125,7 +129,11 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
         tracers.add_span_processor(processor)
     closings += _add_pipelines(tracers, meters, exporters)
     ring, loop_lag = InferenceRing(settings.inference_ring), LoopLag(meters)
-    observers = _observers(settings, tracers, meters, ring)
+    capture = Capture(settings.content_max_bytes) if settings.capture_content else None
+    # Tracing comes first: it puts the span's ids on the records, and the others name them.
+    observers: list[Observer] = [TracingObserver(tracers, capture=capture, is_recorded=is_traced), LogObserver(), ring]
+    if readers:
+        observers.append(MetricsObserver(meters, GenAiNames(settings.genai_metrics)))
     if settings.bundle_dir:
         bundles = BundleObserver(Path(settings.bundle_dir))
         observe_dropped(meters, lambda: bundles.dropped)
@@ -145,19 +153,6 @@ def _add_pipelines(
         tracers.add_span_processor(pipeline)
         closings.append(_Closing(f"spans to {name}", pipeline.shutdown, exporter.shutdown))
     return closings
-
-
-def _observers(
-    settings: TelemetrySettings, tracers: TracerProvider, meters: MeterProvider, ring: InferenceRing
-) -> list[Observer]:
-    capture = Capture(settings.content_max_bytes) if settings.capture_content else None
-    # Tracing comes first: it puts the span's ids on the records, and the others name them.
-    return [
-        TracingObserver(tracers, capture=capture),
-        MetricsObserver(meters, GenAiNames(settings.genai_metrics)),
-        LogObserver(),
-        ring,
-    ]
 
 
 class SpanPipeline(BatchSpanProcessor):

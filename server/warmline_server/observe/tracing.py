@@ -63,12 +63,14 @@ def carrier_of(span: Span) -> Mapping[str, str]:
 class TracingObserver(Observer):
     """Spans of calls, connects and attempts. Sets `span` on each record, so observers after it can name the span.
 
-    Args: `capture`: None keeps content out of spans.
+    Args: `capture`: None keeps content out of spans; `is_recorded` False: nobody takes spans, so they have ids, for the
+        logs, and say nothing.
     """
 
-    def __init__(self, provider: TracerProvider, *, capture: Capture | None = None) -> None:
+    def __init__(self, provider: TracerProvider, *, capture: Capture | None = None, is_recorded: bool = True) -> None:
         self._tracer = open_tracer(provider)
         self._capture = capture
+        self._is_recorded = is_recorded
         self._calls: dict[CallRecord, Span] = {}
         self._rpcs: dict[CallRecord, Span] = {}
         self._connects: dict[ConnectRecord, Span] = {}
@@ -81,7 +83,7 @@ class TracingObserver(Observer):
 
     def call_started(self, call: CallRecord) -> None:
         parent = _propagator.extract(call.trace_carrier, _ROOT)
-        found = attributes.of_call(call)
+        found = attributes.of_call(call) if self._is_recorded else {}
         span = self._start(names.CALL_SPAN, SpanKind.INTERNAL, parent, found, call.started_unix_ns)
         self._calls[call], call.span = span, _ids_of(span)
         rpc = rpc_span.get()
@@ -92,8 +94,10 @@ class TracingObserver(Observer):
 
     def call_ended(self, call: CallRecord) -> None:
         span = self._calls.pop(call)
-        found = attributes.of_call_end(call)
         rpc = self._rpcs.pop(call, None)
+        if not span.is_recording():
+            return
+        found = attributes.of_call_end(call)
         if rpc is not None and rpc.is_recording():
             ids = (names.RESPONSE_ID, names.UPSTREAM_REQUEST_ID)
             rpc.set_attributes({name: found[name] for name in ids if name in found})
@@ -104,7 +108,8 @@ class TracingObserver(Observer):
     def connect_started(self, connect: ConnectRecord) -> None:
         name = names.PRECONNECT_SPAN if connect.call is None else names.CONNECT_SPAN
         parent = self._beneath_call(connect.call) if connect.call is not None else _ROOT
-        span = self._start(name, SpanKind.CLIENT, parent, attributes.of_connect(connect), connect.started_unix_ns)
+        found = attributes.of_connect(connect) if self._is_recorded else {}
+        span = self._start(name, SpanKind.CLIENT, parent, found, connect.started_unix_ns)
         self._connects[connect], connect.span = span, _ids_of(span)
 
     def connect_ended(self, connect: ConnectRecord) -> None:
@@ -113,7 +118,7 @@ class TracingObserver(Observer):
     def attempt_started(self, attempt: AttemptRecord) -> None:
         links = [link for link in (_connection_link(attempt), _replaces_link(attempt)) if link is not None]
         name = f"{names.CHAT} {attempt.model}"
-        found = attributes.of_attempt(attempt)
+        found = attributes.of_attempt(attempt) if self._is_recorded else {}
         parent = self._parent_of(attempt)
         span = self._start(name, SpanKind.CLIENT, parent, found, attempt.started_unix_ns, links)
         self._attempts[attempt], attempt.span = span, _ids_of(span)
@@ -122,8 +127,9 @@ class TracingObserver(Observer):
         self._attempts[attempt].add_event(names.FIRST_EVENT, timestamp=attempt.first_event_unix_ns)
 
     def attempt_ended(self, attempt: AttemptRecord) -> None:
-        found = attributes.of_attempt_end(attempt, self._capture)
-        _end(self._attempts.pop(attempt), found, attempt.error, attempt.ended_unix_ns)
+        span = self._attempts.pop(attempt)
+        if span.is_recording():
+            _end(span, attributes.of_attempt_end(attempt, self._capture), attempt.error, attempt.ended_unix_ns)
 
     def attempt_evidence(self, attempt: AttemptRecord) -> None:
         """A span that has ended takes nothing more, so what came late is a span of its own beneath it."""
