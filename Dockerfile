@@ -20,7 +20,7 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --quiet "u
 WORKDIR /src
 # The dependencies are a layer of their own: they change less often than the code.
 COPY pyproject.toml uv.lock README.md ./
-RUN /opt/uv/bin/uv sync --frozen --no-dev --all-extras --no-install-project --python "$(command -v python3)"
+RUN /opt/uv/bin/uv sync --frozen --no-dev --all-extras --no-install-workspace --python "$(command -v python3)"
 COPY server server
 COPY client_stubs/python client_stubs/python
 RUN /opt/uv/bin/uv sync --frozen --no-dev --all-extras --no-editable --python "$(command -v python3)"

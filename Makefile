@@ -14,7 +14,7 @@ $(UV):
 	@$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 # One stamp, so that the environment is made anew exactly when the lock changed.
-.venv/.installed: pyproject.toml uv.lock | $(UV)
+.venv/.installed: pyproject.toml client_stubs/python/pyproject.toml uv.lock | $(UV)
 	@echo "installing the locked dependencies into .venv"
 	@$(UV) sync --frozen --quiet --all-extras --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" && touch $@
 

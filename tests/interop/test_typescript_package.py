@@ -154,6 +154,7 @@ def test_package_has_what_it_needs_and_nothing_else(clean: Path) -> None:
 
     assert {"package.json", "README.md", "dist/index.js", "dist/index.d.ts", "dist/v1.js", "src/index.ts"} <= names
     assert {name.split("/")[0] for name in names} == {"package.json", "README.md", "dist", "src"}
+    assert (clean / "node_modules" / "warmline" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert (clean / "node_modules" / "@opentelemetry").exists() is False
 
 

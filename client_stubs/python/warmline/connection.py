@@ -239,6 +239,6 @@ async def _current(token: Token) -> str:
 
 def _user_agent() -> str:
     try:
-        return f"warmline-python/{metadata.version('warmline')}"
+        return f"warmline-python/{metadata.version('warmline-client')}"
     except metadata.PackageNotFoundError:
         return "warmline-python"
