@@ -1,7 +1,8 @@
 """A server that does what a real one never does, or not yet: each turn's `turn_id` names what it meets.
 
-`echo` tells what the call carried; `newer` is a server of a later contract; `gap`, `doubled`, `endless`, `no-end` break
-the contract; `late-status` fails after the end; `CODE:REASON` refuses with that; the others are about resends.
+`echo` tells what the call carried; `newer` is a server of a later contract; `broken-contract`, `gap`, `doubled`,
+`endless`, `no-end` break the contract; `late-status` fails after the end; `CODE:REASON` refuses with that; the others
+are about resends.
 """
 
 import asyncio
@@ -171,6 +172,14 @@ async def _newer(call: Call) -> None:
     await call.write(call.event(turn_service_pb2.Completed(response_id="resp_1", history_position=2)))
 
 
+async def _broken_contract(call: Call) -> None:
+    """What no server of this contract may do: a member that is known has moved to another number."""
+    moved = Event.FromString(call.event().SerializeToString() + _field(NEWER_MEMBER, b"\x0a\x05known"))
+    started = turn_service_pb2.AttemptStarted(attempt_id="a", connection_id="c")
+    await call.write(call.admitted(), call.event(started), moved)
+    await call.write(call.event(turn_service_pb2.Completed(response_id="resp_1", history_position=2)))
+
+
 async def _gap(call: Call) -> None:
     await call.write(call.admitted(), call.event(turn_service_pb2.ServerModel(model="m"), sequence=3))
     await asyncio.Event().wait()
@@ -242,6 +251,7 @@ async def _big(call: Call) -> None:
 _TURNS: dict[str, Callable[[Call], Awaitable[None]]] = {
     "echo": _echo,
     "newer": _newer,
+    "broken-contract": _broken_contract,
     "gap": _gap,
     "doubled": _doubled,
     "no-end": _no_end,

@@ -1,7 +1,6 @@
 """The C++ recipe compiles and runs as it stands, where its toolchain is installed: one turn, and one that is left."""
 
 import asyncio
-import os
 import re
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from interop.scenario import ROOT, Scenario
+from interop.toolchain import need_none
 from interop.world import RealWorld
 from warmline_simulator import Hang, Reply, Script, ev
 
@@ -30,11 +30,7 @@ def missing() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _needs_toolchain() -> None:
-    if lacking := missing():
-        told = f"C++ recipe: this machine has no {', '.join(lacking)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(told)
-        pytest.skip(told)
+    need_none(missing())
 
 
 def block(language: str) -> str:

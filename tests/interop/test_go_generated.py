@@ -1,21 +1,17 @@
 """The committed Go stubs are what the contract and the pinned generators make."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from interop.scenario import ROOT
+from interop.toolchain import need_programs
 
 
 @pytest.mark.timeout(600)
 def test_go_stubs_are_up_to_date(tmp_path: Path) -> None:
-    if shutil.which("go") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("this machine has no go")
-        pytest.skip("this machine has no go")
+    need_programs("go")
 
     subprocess.run([ROOT / "scripts" / "generate_go.sh", tmp_path], check=True)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from interop.scenario import ROOT, Scenario
+from interop.toolchain import need_programs
 from interop.world import RealWorld
 from warmline_simulator import Reply, Script, ev
 
@@ -70,10 +70,7 @@ def _publish(folder: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _needs_go() -> None:
-    if shutil.which("go") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("this machine has no go")
-        pytest.skip("this machine has no go")
+    need_programs("go")
 
 
 async def test_quick_start_prints_the_answer_and_how_it_came(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """The committed TypeScript stubs are what the contract and the pinned generators make."""
 
 import json
-import os
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -10,16 +8,14 @@ from pathlib import Path
 import pytest
 
 from interop.scenario import ROOT
+from interop.toolchain import need_programs
 
 PACKAGE = ROOT / "client_stubs" / "typescript"
 
 
 @pytest.mark.timeout(600)
 def test_typescript_stubs_are_up_to_date(tmp_path: Path) -> None:
-    if shutil.which("npm") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("this machine has no npm")
-        pytest.skip("this machine has no npm")
+    need_programs("node", "npm")
 
     subprocess.run([ROOT / "scripts" / "generate_typescript.sh", tmp_path / "gen"], check=True)
 

@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from interop.scenario import ROOT, Scenario
+from interop.toolchain import need_programs
 from interop.world import RealWorld
 from warmline_simulator import Reply, Script, ev
 
@@ -28,11 +27,7 @@ FIRST_LINES = "Hello, world\nresp_1, slot (ADOPTED|AWAITED), over WEBSOCKET\n"
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
     """The package's own tools."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"this machine has no {program}")
-            pytest.skip(f"this machine has no {program}")
+    need_programs("node", "npm")
     ran(PACKAGE / "scripts" / "install.sh", cwd=PACKAGE)
 
 
