@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,32 @@ class Outcome:
     versions: str = ""
     """What the runner says it is made of."""
     duration_s: float = 0.0
-    cancel_s: tuple[float, ...] = ()
-    """From leaving a turn to the upstream's end, one for each that was left."""
+    cancel_s: Mapping[str, float] = field(default_factory=dict)
+    """From leaving a turn to the upstream's end, by the turn's name, for each that was left."""
     stderr: str = ""
+
+
+@dataclass(slots=True)
+class Results:
+    """What was played, and what was not."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Why a language was not tried, by name."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Why a language's runner could not be built, by name."""
+    build_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def languages(self) -> list[str]:
+        """Every language that was wanted, in the table's order."""
+        names = {*(outcome.language for outcome in self.outcomes), *self.skipped, *self.broken}
+        return [name for name in languages.present() if name in names]
+
+    def is_good(self, *, is_ci: bool) -> bool:
+        """Whether every language did all that it shall; in CI none may be skipped."""
+        failed = any(outcome.failures for outcome in self.outcomes)
+        return not (failed or self.broken or (is_ci and self.skipped))
 
 
 @dataclass(slots=True)
@@ -61,25 +84,42 @@ async def play(played: Scenario, language: Language, folder: Path) -> Outcome:
         failures=tuple(failures),
         versions=str(told.get("language", "")),
         duration_s=time.monotonic() - started_at_s,
-        cancel_s=tuple(end - start for start, end in zip(marks.cancels_at_s, aborted_at_s, strict=False)),
+        cancel_s={
+            turn: end - start
+            for turn, start, end in zip(left_turns(played), marks.cancels_at_s, aborted_at_s, strict=False)
+        },
         stderr=stderr,
     )
 
 
+def left_turns(played: Scenario) -> list[str]:
+    """The turns that a scenario leaves early, in order."""
+    return [step["cancel"]["turn"] for step in played.steps if "cancel" in step]
+
+
 async def play_all(
-    played: Sequence[str], chosen: Sequence[Language], *, on_outcome: Any = lambda outcome: None
-) -> list[Outcome]:
-    """Plays scenarios with languages, one after another. Raises: BuildError."""
-    outcomes = []
+    played: Sequence[str], wanted: Sequence[Language], *, on_outcome: Callable[[Outcome], None] = lambda outcome: None
+) -> Results:
+    """Plays scenarios with languages, one after another; a language that cannot be had does not stop the others."""
+    results = Results()
     with tempfile.TemporaryDirectory(prefix="warmline-interop-") as scratch:
         folder = Path(scratch)
         certificates.make(folder)
-        for language in chosen:
-            await languages.build(language)
+        for language in wanted:
+            if language.missing:
+                results.skipped[language.name] = f"this machine has no {', '.join(language.missing)}"
+                continue
+            started_at_s = time.monotonic()
+            try:
+                await languages.build(language)
+            except languages.BuildError as error:
+                results.broken[language.name] = str(error)
+                continue
+            results.build_s[language.name] = time.monotonic() - started_at_s
             for name in played:
-                outcomes.append(await play(scenario.load(name, folder), language, folder))
-                on_outcome(outcomes[-1])
-    return outcomes
+                results.outcomes.append(await play(scenario.load(name, folder), language, folder))
+                on_outcome(results.outcomes[-1])
+    return results
 
 
 async def _run(
@@ -135,31 +175,21 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """The command. Returns: 0 when everything went well; in CI a missing toolchain is a failure."""
+    """The command. Returns: 0 when everything went well; a missing toolchain is told, and in CI is a failure."""
     args = _arguments()
     there = languages.present()
     wanted = [there[name] for name in args.language or there]
-    chosen = [language for language in wanted if not language.missing]
-    for language in wanted:
-        if language.missing:
-            print(f"{language.name}: skipped, this machine has no {', '.join(language.missing)}", file=sys.stderr)
-    if chosen != wanted and os.environ.get("CI") == "true":
-        return 1
 
     def tell(outcome: Outcome) -> None:
         print(report.line(outcome), flush=True)
         if args.verbose and outcome.stderr:
             print(outcome.stderr, file=sys.stderr)
 
-    try:
-        outcomes = asyncio.run(play_all(args.scenario or scenario.names(), chosen, on_outcome=tell))
-    except languages.BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(report.table(outcomes))
+    results = asyncio.run(play_all(args.scenario or scenario.names(), wanted, on_outcome=tell))
+    print(f"\n{report.table(results)}\n\n{report.summary(results)}")
     if args.write:
-        report.write(outcomes)
-    return 1 if any(outcome.failures for outcome in outcomes) else 0
+        report.write(results)
+    return 0 if results.is_good(is_ci=os.environ.get("CI") == "true") else 1
 
 
 if __name__ == "__main__":

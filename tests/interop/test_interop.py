@@ -56,7 +56,7 @@ async def failures_of(played: str, printed: str, folder: Path) -> tuple[str, ...
 async def test_harness_finds_a_runner_that_did_nothing(folder: Path) -> None:
     failures = await failures_of("cancel", '{"ok": true, "turns": {}}', folder)
 
-    assert failures[0] == "aborts: found 0, expected 3"
+    assert failures[0] == "aborts: found 0, expected 5"
     assert any("never asked for" in failure for failure in failures)
 
 
