@@ -91,7 +91,7 @@ func WithMaxMessageBytes(n int) ClientOption {
 }
 
 // WithKeepalive pings after that long without traffic while a call runs, and counts the connection as lost without an
-// answer for the timeout; 30 s and 10 s without it. The server must allow the interval.
+// answer for the timeout; 30 s and 10 s without it. gRPC makes an interval below 10 s that long; the server must allow it.
 func WithKeepalive(interval, timeout time.Duration) ClientOption {
 	return func(s *clientSettings) { s.keepalive, s.keepaliveTimeout = interval, timeout }
 }

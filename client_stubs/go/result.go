@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/warmline/warmline/client_stubs/go/warmlinev1"
 )
@@ -59,6 +60,7 @@ type Result struct {
 	FellBack      string                     // Why the call went on over HTTP.
 	ServerModel   string                     // The model that really served the request.
 	UnknownEvents int                        // Events of a newer server that this client skipped.
+	UnknownValues int                        // Enum values of the Attempt that only a newer server knows.
 }
 
 // finished is an item that is done; text is a message's, else blank.
@@ -233,7 +235,20 @@ func (p *progress) snapshot() Result {
 		text.WriteString(open.text.String())
 	}
 	result.Text = text.String()
+	result.UnknownValues = unknownValues(result.Attempt)
 	return result
+}
+
+// unknownValues counts the attempt's enum values that this contract does not have.
+func unknownValues(attempt *warmlinev1.AttemptStarted) int {
+	unknown := 0
+	attempt.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		if enum := field.Enum(); enum != nil && enum.Values().ByNumber(value.Enum()) == nil {
+			unknown++
+		}
+		return true
+	})
+	return unknown
 }
 
 // textDelta is the piece of the answer's text that an event carries, typed or raw; false for any other event.

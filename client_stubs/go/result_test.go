@@ -127,6 +127,15 @@ func TestASnapshotStaysAsItWas(t *testing.T) {
 	}
 }
 
+func TestValuesOfANewerServerAreCountedAndStayNumbers(t *testing.T) {
+	started := &warmlinev1.AttemptStarted{Transport: 77, SlotOutcome: 99, FullReason: 1}
+	_, result := fold(t,
+		&warmlinev1.TurnEvent{Sequence: 1, Event: &warmlinev1.TurnEvent_AttemptStarted{AttemptStarted: started}})
+	if result.UnknownValues != 2 || result.Attempt.GetTransport() != 77 {
+		t.Fatalf("found %+v", result)
+	}
+}
+
 func TestAnUnknownMemberIsCountedAndNotShown(t *testing.T) {
 	folded := newProgress("turn", "request")
 	isKnown, err := folded.accept(&warmlinev1.TurnEvent{Sequence: 1})

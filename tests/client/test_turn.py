@@ -211,6 +211,7 @@ async def test_turn_enum_value_of_a_newer_server_is_no_fault(server: FakeServer,
         result = await turn.result()
 
     assert (result.transport, result.slot_outcome) == ("77", "99")
+    assert result.unknown_values == 2
 
 
 async def test_turn_left_early_is_cancelled_at_the_server(server: FakeServer, session: warmline.Session) -> None:

@@ -1,4 +1,4 @@
-"""Certificates for one run: an authority, a server for the name `warmline.test`, and a client."""
+"""Certificates for one run: an authority, a server for the name `warmline.test`, a client; another authority."""
 
 import subprocess
 from pathlib import Path
@@ -7,8 +7,13 @@ SERVER_NAME = "warmline.test"
 
 
 def make(folder: Path) -> None:
-    """Writes ca, server and client, each a `.pem` and a `.key`. Raises: OSError, CalledProcessError without openssl."""
-    _openssl(folder, "req", "-x509", *_KEY, "-days", "2", "-subj", "/CN=interop", "-keyout", "ca.key", "-out", "ca.pem")
+    """Writes ca, other, server and client, each a `.pem` and a `.key`.
+
+    Raises: OSError, CalledProcessError without openssl.
+    """
+    for name in ("ca", "other"):
+        made = ("-subj", f"/CN=interop {name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+        _openssl(folder, "req", "-x509", *_KEY, "-days", "2", *made)
     (folder / "names").write_text(f"subjectAltName=DNS:{SERVER_NAME}")
     for name in ("server", "client"):
         _openssl(folder, "req", *_KEY, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")

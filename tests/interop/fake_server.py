@@ -38,11 +38,13 @@ BIG_BYTES = 20 * 1024 * 1024
 class FakeServer:
     """Enter it to start. `calls` counts the sends of each turn; `aborted_at_s`: when a caller was seen to have left."""
 
-    def __init__(self, tls: Path | None = None) -> None:
+    def __init__(self, tls: Path | None = None, *, asks_for_certificate: bool = False) -> None:
+        """Args: `tls`: folder of `certificates.make`; None: plain text."""
         self.address = ""
         self.calls: Counter[str] = Counter()
         self.aborted_at_s: list[float] = []
         self._tls = tls
+        self._asks_for_certificate = asks_for_certificate
         self._changed = asyncio.Condition()
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1)])
 
@@ -54,7 +56,7 @@ class FakeServer:
         if self._tls is None:
             port = self._server.add_insecure_port("127.0.0.1:0")
         else:
-            port = self._server.add_secure_port("127.0.0.1:0", _mutual_tls(self._tls))
+            port = self._server.add_secure_port("127.0.0.1:0", _tls_credentials(self._tls, self._asks_for_certificate))
         self.address = f"127.0.0.1:{port}"
         await self._server.start()
         return self
@@ -71,7 +73,10 @@ class FakeServer:
         self.calls[request.turn_id] += 1
         try:
             await _play(Call(request, context, self.calls[request.turn_id]))
-        except asyncio.CancelledError:
+        except grpc.aio.AbortError:
+            raise
+        except (asyncio.CancelledError, grpc.aio.BaseError):
+            # A caller who leaves is told by either, as it meets a call that waits or a write under way.
             await asyncio.shield(self._note_abort())
             raise
 
@@ -248,6 +253,17 @@ async def _big(call: Call) -> None:
     await call.say("x" * BIG_BYTES)
 
 
+async def _big_then_silent(call: Call) -> None:
+    await call.write(call.admitted())
+    await call.write(call.event(turn_service_pb2.TextDelta(delta="x" * BIG_BYTES, item_id="msg_1")))
+    await asyncio.Event().wait()
+
+
+async def _silent(call: Call) -> None:
+    await call.write(call.admitted())
+    await asyncio.Event().wait()
+
+
 _TURNS: dict[str, Callable[[Call], Awaitable[None]]] = {
     "echo": _echo,
     "newer": _newer,
@@ -265,6 +281,8 @@ _TURNS: dict[str, Callable[[Call], Awaitable[None]]] = {
     "foreign": _foreign,
     "unreadable": _unreadable,
     "big": _big,
+    "big-then-silent": _big_then_silent,
+    "silent": _silent,
 }
 
 
@@ -321,7 +339,7 @@ async def _refuse(context: Any, code: grpc.StatusCode, *details: Message) -> Non
     await context.abort(code, "scripted", trailing)
 
 
-def _mutual_tls(folder: Path) -> grpc.ServerCredentials:
-    """Wants a certificate of the caller. The folder is `certificates.make`'s."""
+def _tls_credentials(folder: Path, asks_for_certificate: bool) -> grpc.ServerCredentials:
+    """The folder is `certificates.make`'s."""
     key, chain, ca = ((folder / name).read_bytes() for name in ("server.key", "server.pem", "ca.pem"))
-    return grpc.ssl_server_credentials([(key, chain)], root_certificates=ca, require_client_auth=True)
+    return grpc.ssl_server_credentials([(key, chain)], ca, asks_for_certificate)

@@ -15,7 +15,7 @@ from warmline_simulator.script_file import load as load_script
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "client_stubs" / "scenarios"
 
-Peer = Literal["server", "fake", "fake_mtls"]
+Peer = Literal["server", "fake", "fake_tls", "fake_mtls", "fake_relay"]
 
 
 class Checks(msgspec.Struct, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from interop.fake_server import FakeServer
+from interop.relay import Relay, open_relay
 from interop.scenario import Scenario
 from warmline_server.app import App
 from warmline_server.settings import Settings
@@ -126,14 +127,15 @@ class RealWorld:
 
 
 class FakeWorld:
-    """The fake server."""
+    """The fake server, directly or behind a relay."""
 
-    def __init__(self, server: FakeServer) -> None:
+    def __init__(self, server: FakeServer, relay: Relay | None = None) -> None:
         self.server = server
+        self._relay = relay
 
     @property
     def address(self) -> str:
-        return self.server.address
+        return self.server.address if self._relay is None else self._relay.address
 
     def now_s(self) -> float:
         return asyncio.get_running_loop().time()
@@ -146,6 +148,8 @@ class FakeWorld:
         match verb, words:
             case "counters", []:
                 return {"calls": dict(self.server.calls), "aborts": len(self.server.aborted_at_s)}
+            case "mute", [] if self._relay is not None:
+                self._relay.mute()
             case "wait", ["aborts", count]:
                 async with asyncio.timeout(PATIENCE_S):
                     await self.server.wait_aborts(int(count))
@@ -173,6 +177,8 @@ async def open_world(scenario: Scenario, tls_folder: Any) -> AsyncIterator[RealW
     async with AsyncExitStack() as stack:
         if scenario.peer == "server":
             yield await stack.enter_async_context(RealWorld(scenario))
-        else:
-            tls = tls_folder if scenario.peer == "fake_mtls" else None
-            yield FakeWorld(await stack.enter_async_context(FakeServer(tls)))
+            return
+        tls = tls_folder if scenario.peer in ("fake_tls", "fake_mtls") else None
+        server = await stack.enter_async_context(FakeServer(tls, asks_for_certificate=scenario.peer == "fake_mtls"))
+        relay = await stack.enter_async_context(open_relay(server.address)) if scenario.peer == "fake_relay" else None
+        yield FakeWorld(server, relay)

@@ -79,6 +79,8 @@ class TurnResult:
     """The model that really served the request."""
     unknown_events: int
     """Events of a newer server that this client skipped."""
+    unknown_values: int
+    """How many of `slot_outcome`, `transport` and `full_reason` are a newer server's, and so numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,9 @@ class TurnProgress:
         outputs = [_object(finished.item) for finished in self._items]
         completed = end if isinstance(end, turn_service_pb2.Completed) else None
         incomplete = end if isinstance(end, turn_service_pb2.Incomplete) else None
+        slot_outcome = _name(types_pb2.SlotOutcome, self._attempt.slot_outcome, "SLOT_OUTCOME_")
+        transport = _name(types_pb2.Transport, self._attempt.transport, "TRANSPORT_")
+        full_reason = _name(types_pb2.FullReason, self._attempt.full_reason, "FULL_REASON_")
         return TurnResult(
             ending=self.ending,
             text="".join(finished.text for finished in self._items) + self._unfinished_text(),
@@ -170,14 +175,15 @@ class TurnProgress:
             incomplete_reason=incomplete.reason if incomplete is not None else None,
             history_position=end.history_position if end is not None else None,
             attempts=self.attempts,
-            slot_outcome=_name(types_pb2.SlotOutcome, self._attempt.slot_outcome, "SLOT_OUTCOME_"),
-            transport=_name(types_pb2.Transport, self._attempt.transport, "TRANSPORT_"),
+            slot_outcome=slot_outcome,
+            transport=transport,
             connection_id=self._attempt.connection_id,
             incremental=self._attempt.incremental,
-            full_reason=_name(types_pb2.FullReason, self._attempt.full_reason, "FULL_REASON_"),
+            full_reason=full_reason,
             fell_back=self._fell_back,
             server_model=self._server_model,
             unknown_events=self.unknown_events,
+            unknown_values=sum(name.lstrip("-").isdigit() for name in (slot_outcome, transport, full_reason)),
         )
 
     def _unfinished_text(self) -> str:

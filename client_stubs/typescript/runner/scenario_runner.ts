@@ -308,7 +308,8 @@ function fail(text: string): never {
 }
 
 /** The client that a scenario wants. */
-function openClient(address: string, { max_tries, token, tls, max_message_bytes, ...none }: Json): warmline.Client {
+function openClient(address: string, { max_tries, token, tls, ...options }: Json): warmline.Client {
+  const { max_message_bytes, keepalive_s, keepalive_timeout_s, ...none } = options;
   refuse(none);
   const { ca, cert, key, server_name } = (typeof tls === "object" ? tls : {}) as Record<string, string | undefined>;
   const files = { rootCertificates: ca, certificateChain: cert, privateKey: key, serverName: server_name };
@@ -317,6 +318,8 @@ function openClient(address: string, { max_tries, token, tls, max_message_bytes,
     token: token as string | undefined,
     tls: typeof tls === "object" ? warmline.readTls(files) : Boolean(tls),
     maxMessageBytes: max_message_bytes as number | undefined,
+    keepaliveMs: milliseconds(keepalive_s),
+    keepaliveTimeoutMs: milliseconds(keepalive_timeout_s),
   });
 }
 

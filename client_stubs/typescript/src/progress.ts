@@ -78,6 +78,8 @@ export interface TurnResult {
   readonly serverModel: string;
   /** Events of a newer server that this client skipped. */
   readonly unknownEvents: number;
+  /** How many of `slotOutcome`, `transport` and `fullReason` are a newer server's, and so numbers. */
+  readonly unknownValues: number;
 }
 
 /** An item that is done; `text` is a message's, else blank. */
@@ -158,6 +160,9 @@ export class TurnProgress {
   snapshot(): TurnResult {
     const end = this.#end;
     const outputs = this.#items.map(({ item }) => parseObject(item));
+    const slotOutcome = nameOf(SlotOutcome, this.#attempt?.slotOutcome);
+    const transport = nameOf(Transport, this.#attempt?.transport);
+    const fullReason = nameOf(FullReason, this.#attempt?.fullReason);
     return {
       ending: end?.$case ?? "unfinished",
       text: this.#items.map(({ text }) => text).join("") + [...this.#openText.values()].flat().join(""),
@@ -174,14 +179,15 @@ export class TurnProgress {
       incompleteReason: end?.$case === "incomplete" ? end.value.reason : undefined,
       historyPosition: end?.value.historyPosition,
       attempts: this.#attempts,
-      slotOutcome: nameOf(SlotOutcome, this.#attempt?.slotOutcome),
-      transport: nameOf(Transport, this.#attempt?.transport),
+      slotOutcome,
+      transport,
       connectionId: this.#attempt?.connectionId ?? "",
       incremental: this.#attempt?.incremental ?? false,
-      fullReason: nameOf(FullReason, this.#attempt?.fullReason),
+      fullReason,
       fellBack: this.#fellBack,
       serverModel: this.#serverModel,
       unknownEvents: this.unknownEvents,
+      unknownValues: [slotOutcome, transport, fullReason].filter((name) => /^-?\d+$/.test(name)).length,
     };
   }
 

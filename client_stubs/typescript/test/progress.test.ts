@@ -121,12 +121,12 @@ test("an attempt's facts have names, numbers where no name is known, and are the
     $case: "attemptStarted",
     value: { ...AttemptStarted.create(), ...value },
   });
-  const { transport, slotOutcome, fullReason, attempts } = folded(
+  const { transport, slotOutcome, fullReason, attempts, unknownValues } = folded(
     started({ transport: Transport.WEBSOCKET, slotOutcome: SlotOutcome.COLD }),
     [2, started({ transport: Transport.HTTP, slotOutcome: 77 as SlotOutcome })],
   ).snapshot();
 
-  assert.deepEqual([transport, slotOutcome, fullReason, attempts], ["HTTP", "77", "", 2]);
+  assert.deepEqual([transport, slotOutcome, fullReason, attempts, unknownValues], ["HTTP", "77", "", 2, 1]);
 });
 
 test("ids are the newest attempt's", () => {

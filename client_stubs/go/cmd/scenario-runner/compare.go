@@ -51,7 +51,8 @@ func resultObject(t *turn) object {
 		"full_reason":   enumName(result.Attempt.GetFullReason(), "FULL_REASON_"),
 		"connection_id": result.Attempt.GetConnectionId(), "incremental": result.Attempt.GetIncremental(),
 		"fell_back": known(result.FellBack), "server_model": result.ServerModel,
-		"unknown_events": float64(result.UnknownEvents), "events": events, "payloads": float64(t.payloads),
+		"unknown_events": float64(result.UnknownEvents), "unknown_values": float64(result.UnknownValues),
+		"events": events, "payloads": float64(t.payloads),
 	}
 }
 

@@ -25,10 +25,12 @@ type scenario struct {
 }
 
 type clientSettings struct {
-	MaxTries        int    `json:"max_tries"`
-	Token           string `json:"token"`
-	MaxMessageBytes int    `json:"max_message_bytes"`
-	TLS             *struct {
+	MaxTries          int     `json:"max_tries"`
+	Token             string  `json:"token"`
+	MaxMessageBytes   int     `json:"max_message_bytes"`
+	KeepaliveS        float64 `json:"keepalive_s"`
+	KeepaliveTimeoutS float64 `json:"keepalive_timeout_s"`
+	TLS               *struct {
 		CA, Cert, Key string
 		ServerName    string `json:"server_name"`
 	}
@@ -91,6 +93,9 @@ func open(address string, settings clientSettings) (*warmline.Client, error) {
 	}
 	if settings.MaxMessageBytes > 0 {
 		options = append(options, warmline.WithMaxMessageBytes(settings.MaxMessageBytes))
+	}
+	if settings.KeepaliveS > 0 {
+		options = append(options, warmline.WithKeepalive(seconds(settings.KeepaliveS), seconds(settings.KeepaliveTimeoutS)))
 	}
 	if settings.TLS != nil {
 		pem, err := os.ReadFile(settings.TLS.CA)
