@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -92,6 +93,12 @@ async def test_runner_that_hangs_is_ended_and_has_failed(tmp_path: Path, monkeyp
         outcome = await harness.play(scenario.load("open", tmp_path), sleeper, tmp_path)
 
     assert outcome.failures[0] == "the runner took longer than 0 s"
+
+
+def test_page_has_every_scenario_as_it_is_now(tmp_path: Path) -> None:
+    told = dict(re.findall(r"^- `(\w+)`: (.*)$", report.PAGE.read_text(), re.MULTILINE))
+
+    assert told == {name: scenario.load(name, tmp_path).title for name in scenario.names()}, "run `make interop`"
 
 
 def test_every_client_has_its_runner_in_the_table_of_languages() -> None:
