@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import warmline
 from client.fake_server import Call, FakeServer, Refusal, admitted, answer, completed, says, text
+from interop.relay import open_relay
 from warmline.v1 import session_service_pb2
 
 GOT = session_service_pb2.GetSessionResponse()
@@ -269,3 +270,21 @@ async def test_server_of_another_name_is_not_trusted(mtls_server: FakeServer, pk
 
 def test_private_key_is_not_shown() -> None:
     assert "hush" not in repr(warmline.Tls(private_key=b"hush"))
+
+
+async def test_connection_that_fell_silent_is_noticed_within_the_keepalives_limits(server: FakeServer) -> None:
+    async def think(call: Call) -> None:
+        await call.send(admitted())
+        await call.wait_cancelled()
+
+    server.on("StreamTurn", think)
+    async with (
+        open_relay(server.target) as relay,
+        warmline.Client(relay.address, keepalive_s=0.5, keepalive_timeout_s=0.5) as client,
+        client.session("s", start="lazy").turn("Well?") as turn,
+    ):
+        await anext(turn)
+        relay.mute()
+
+        with pytest.raises(warmline.UnavailableError):
+            await turn.result()
