@@ -176,6 +176,13 @@ def test_server_and_client_share_no_file_and_belong_together(wheel: Path, tmp_pa
     assert f"warmline-client=={told['version']}" in wanted.get_all("requires-dist", [])
 
 
+def test_server_finds_the_client_that_it_needs(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path, build(ROOT, tmp_path), str(wheel))
+
+    assert {"warmline", "warmline-client"} <= installed(python).keys()
+    assert "every id above equals" in ran(python.with_name("warmline"), "demo", cwd=tmp_path)
+
+
 def client_info(wheel: zipfile.ZipFile) -> str:
     return next(name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name)
 
