@@ -3,7 +3,18 @@
 use crate::errors::{Error, ErrorFacts, ErrorKind};
 use crate::json::Object;
 use crate::result::{CustomToolCall, Ending, FunctionCall, TurnResult};
+use crate::v1::{AttemptStarted, FullReason, SlotOutcome, Transport};
 use crate::v1::{Completed, Incomplete, Item, ItemDone, Restarted, TurnEvent, item::Content, turn_event::Event};
+
+/// Counts the attempt's enum values that this contract does not have.
+fn unknown_values(attempt: &AttemptStarted) -> usize {
+    let known = [
+        Transport::try_from(attempt.transport).is_ok(),
+        SlotOutcome::try_from(attempt.slot_outcome).is_ok(),
+        FullReason::try_from(attempt.full_reason).is_ok(),
+    ];
+    known.iter().filter(|is_known| !**is_known).count()
+}
 
 /// An item that is done; `text` is a message's, else blank.
 struct Finished {
@@ -78,6 +89,7 @@ impl Progress {
                 self.result.conversation_id.clone_from(&admitted.conversation_id);
             }
             Event::AttemptStarted(attempt) => {
+                self.result.unknown_values = unknown_values(attempt);
                 self.result.attempt = attempt.clone();
                 self.known.response_id.clear();
                 self.known.upstream_request_id = None;

@@ -92,4 +92,6 @@ pub struct TurnResult {
     pub server_model: String,
     /// Events of a newer server that this client skipped.
     pub unknown_events: u64,
+    /// Enum values of the attempt that only a newer server knows.
+    pub unknown_values: usize,
 }

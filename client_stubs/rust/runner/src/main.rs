@@ -5,6 +5,7 @@ mod objects;
 mod steps;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use warmline::{Certificate, Client, ClientTlsConfig, Identity, Retry};
@@ -51,6 +52,10 @@ fn open(address: &str, file: &str) -> Result<(Client, Vec<Map<String, Value>>), 
     }
     if let Some(bytes) = settings.take("max_message_bytes")? {
         builder = builder.max_message_bytes(bytes);
+    }
+    let keepalive = (settings.take::<u64>("keepalive_s")?, settings.take::<u64>("keepalive_timeout_s")?);
+    if let (Some(interval), Some(timeout)) = keepalive {
+        builder = builder.keepalive(Duration::from_secs(interval), Duration::from_secs(timeout));
     }
     if let Some(tls) = settings.take("tls")? {
         builder = builder.tls(tls_config(Fields::new(tls))?);

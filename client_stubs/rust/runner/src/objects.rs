@@ -77,6 +77,7 @@ pub fn result_object(played: &Played) -> Value {
         "fell_back": result.fell_back,
         "server_model": result.server_model,
         "unknown_events": result.unknown_events,
+        "unknown_values": result.unknown_values,
         "events": played.events,
         "payloads": played.payloads,
     })

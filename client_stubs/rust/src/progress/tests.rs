@@ -147,3 +147,15 @@ fn an_unknown_member_is_counted_and_not_shown() {
 
     assert_eq!(folded.snapshot().unknown_events, 1);
 }
+
+#[test]
+fn values_of_a_newer_server_are_counted_and_stay_numbers() {
+    let started = AttemptStarted { transport: 77, slot_outcome: 99, full_reason: 1, ..AttemptStarted::default() };
+    let mut folded = Progress::new("turn".into(), "request".into());
+
+    folded
+        .accept(&TurnEvent { sequence: 1, event: Some(Event::AttemptStarted(started)), ..TurnEvent::default() })
+        .unwrap();
+
+    assert_eq!((folded.snapshot().unknown_values, folded.snapshot().attempt.transport), (2, 77));
+}
