@@ -95,14 +95,14 @@ def _text(data: bytes) -> bytes:
 def _decode(decoder: "msgspec.json.Decoder[list[msgspec.Raw]]", data: bytes) -> list[msgspec.Raw]:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(f"read input: {error}") from error
 
 
 def _decode_all(data: bytes) -> list[msgspec.Raw]:
     try:
         return _VALUES.decode_lines(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(f"read input: {error}") from error
 
 

@@ -28,7 +28,7 @@ NO_OUTPUT = [
 
 
 def taken(*events: ev.ModelEvent) -> Response:
-    response = Response()
+    response = Response(max_bytes=1000)
     response.take([ev.Emission(event) for event in events])
     return response
 
@@ -84,7 +84,7 @@ def test_response_keeps_the_id_that_was_told_last(events: list[ev.ModelEvent], r
 
 @pytest.mark.parametrize("terminal", [ev.Completed("resp-1"), ev.Incomplete("x", "resp-1")], ids=kind)
 def test_response_ends_with_its_terminal_event_and_takes_nothing_after_it(terminal: ev.ModelEvent) -> None:
-    response = Response()
+    response = Response(max_bytes=1000)
     batch = [MESSAGE, terminal, CALL, ev.Created("resp-2")]
 
     counted = response.take([ev.Emission(event) for event in batch])
@@ -96,7 +96,7 @@ def test_response_ends_with_its_terminal_event_and_takes_nothing_after_it(termin
 
 
 def test_response_counts_a_whole_batch_without_a_terminal_event() -> None:
-    response = Response()
+    response = Response(max_bytes=1000)
 
     assert response.take([ev.Emission(MESSAGE), ev.Emission(ev.Raw())]) == 2
     assert response.take([]) == 0
@@ -104,7 +104,7 @@ def test_response_counts_a_whole_batch_without_a_terminal_event() -> None:
 
 
 def test_response_collects_over_batches() -> None:
-    response = Response()
+    response = Response(max_bytes=1000)
 
     for event in (ev.Created("resp-1"), CALL, MESSAGE):
         response.take([ev.Emission(event)])

@@ -184,7 +184,9 @@ def test_failure_without_output_writes_no_response_payload(written: Written) -> 
 def test_only_the_first_ending_of_an_attempt_is_written(written: Written) -> None:
     call = written.call()
     record = written.send(call, request(USER))
-    attempt = Attempt(record, clock=SystemClock(), observer=written.observer, with_payload=False)
+    attempt = Attempt(
+        record, clock=SystemClock(), observer=written.observer, with_payload=False, max_response_bytes=1024
+    )
 
     attempt.end(AttemptStatus.COMPLETED)
     attempt.end(AttemptStatus.FAILED, kit.refused())

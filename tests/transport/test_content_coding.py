@@ -1,6 +1,7 @@
 """Content codings."""
 
 import gzip
+import random
 import zlib
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmline_server.core.errors import Reason, UpstreamFailure
-from warmline_server.transport.content_coding import ContentDecoder, compress
+from warmline_server.transport.content_coding import MAX_RATIO, ContentDecoder, compress
 
 
 def deflate_without_header(content: bytes) -> bytes:
@@ -42,13 +43,25 @@ def test_content_comes_out_as_it_went_in_however_it_is_cut(coding: str, content:
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
 def test_large_content_comes_in_pieces_of_bounded_size(coding: str) -> None:
-    content = bytes(20_000_000)
+    content = b"".join(random.Random(seed).randbytes(400) + bytes(60_000) for seed in range(330))
     decoder = ContentDecoder(coding, len(content))
 
     sizes = [len(piece) for piece in decoder.decode(ENCODERS[coding](content))]
 
     assert sum(sizes) == len(content)
     assert max(sizes) <= 2 * 1024 * 1024
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
+def test_content_that_inflates_beyond_reason_is_refused_without_inflating_the_rest(coding: str) -> None:
+    decoder = ContentDecoder(coding, 1_000_000_000)
+    inflated: list[bytes] = []
+
+    with pytest.raises(UpstreamFailure, match=f"inflates more than {MAX_RATIO} times"):
+        inflated.extend(decoder.decode(ENCODERS[coding](bytes(20_000_000))))
+
+    # The encoders shrink zeros a thousandfold, so a quarter of the content is more than may come.
+    assert sum(map(len, inflated)) < 10_000_000
 
 
 @pytest.mark.parametrize("coding", ENCODERS)

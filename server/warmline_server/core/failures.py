@@ -380,6 +380,8 @@ def _delay_s(verdict: _Verdict, headers: Headers, error: _ErrorObject, now_unix_
 
 
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+# The longest form of a date with its weekday spelled out has 36.
+_LONGEST_DATE = 64
 _TRY_AGAIN_IN = re.compile(r"try again in ([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s|seconds?)\b", re.IGNORECASE)
 
 
@@ -391,7 +393,7 @@ def _retry_after_s(headers: Headers, now_unix_s: float | None) -> float | None:
     told = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(told):
         return float(told)
-    if not told or now_unix_s is None:
+    if not told or len(told) > _LONGEST_DATE or now_unix_s is None:
         return None
     try:
         return max(0.0, parsedate_to_datetime(told).timestamp() - now_unix_s)

@@ -12,10 +12,14 @@ from warmline_server.core import events as ev
 from warmline_server.core import failures, rate_limits, received_headers
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.core.lenient import NOT_JSON, LenientDecoder, mend
+from warmline_server.core.nesting import MAX_DEPTH, is_too_deep
+from warmline_server.core.received_headers import LONGEST_ID
 
 # Indexes are 32 bits wide in the contract, token counts 63.
 _Index = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+# Names are kept for long and go into spans and metrics; what is longer than any known one is none.
+_Name = Annotated[str, msgspec.Meta(max_length=LONGEST_ID)]
 
 _ABSENT = msgspec.Raw()
 
@@ -40,8 +44,8 @@ class _Item(msgspec.Struct, gc=False):
 
 
 class _Response(msgspec.Struct, gc=False):
-    id: str = ""
-    model: str = ""
+    id: _Name = ""
+    model: _Name = ""
     headers: msgspec.Raw = _ABSENT
     error: msgspec.Raw = _ABSENT
 
@@ -63,17 +67,17 @@ class _Usage(msgspec.Struct, gc=False):
 
 
 class _CompletedResponse(msgspec.Struct, gc=False):
-    id: str
+    id: _Name
     usage: _Usage | None = None
     end_turn: bool | None = None
 
 
 class _IncompleteDetails(msgspec.Struct, gc=False):
-    reason: str = ""
+    reason: _Name = ""
 
 
 class _IncompleteResponse(msgspec.Struct, gc=False):
-    id: str = ""
+    id: _Name = ""
     usage: _Usage | None = None
     incomplete_details: _IncompleteDetails | None = None
 
@@ -127,6 +131,8 @@ class FrameReader:
         make = _EVENTS.get(frame.type)
         if make is None:
             return self._read_rare(frame, payload, attempt, out, with_payload)
+        if (with_payload or frame.item is not _ABSENT) and is_too_deep(payload if with_payload else bytes(frame.item)):
+            return _too_deep()
         event = make(frame)
         if event is None:
             self.skipped += 1
@@ -165,6 +171,8 @@ class FrameReader:
                 return failure
             case "codex.rate_limits":
                 event = rate_limits.from_event(payload) or _RAW
+        if (with_payload or event is _RAW) and is_too_deep(payload):
+            return _too_deep()
         out.append(ev.Emission(event, attempt, frame.type, payload if with_payload or event is _RAW else None))
         return None
 
@@ -188,6 +196,11 @@ class FrameReader:
 
 # Both spellings are in use. Source: §5.2.
 _METADATA = frozenset({"response.metadata", "codex.response.metadata"})
+
+
+def _too_deep() -> UpstreamFailure:
+    """What is passed on verbatim shall be readable for whoever gets it."""
+    return failures.broke_protocol(f"event nested deeper than {MAX_DEPTH} levels")
 
 
 def _unmended(emission: ev.Emission, payload: bytes, mended: bytes) -> ev.Emission:
@@ -217,7 +230,7 @@ def _metadata(headers: Mapping[str, str]) -> list[ev.ModelEvent]:
     told: list[ev.ModelEvent] = []
     if token := received_headers.turn_state(headers):
         told.append(ev.TurnStateSeen(token))
-    if etag := headers.get("x-models-etag"):
+    if etag := received_headers.etag(headers):
         told.append(ev.ModelsEtag(etag))
     return told
 

@@ -14,6 +14,11 @@ from warmline_server.core.lenient import LenientDecoder
 
 DEFAULT_LIMIT = "codex"
 
+MAX_FAMILIES = 32
+"""Of one reply are read, and of one session are kept; providers have a handful."""
+
+LONGEST_NAME = 256
+
 # The last second that a protobuf Timestamp can hold: 9999-12-31T23:59:59Z.
 _LAST_UNIX_S = 253_402_300_799
 _LAST_MINUTES = 2**63 - 1
@@ -30,7 +35,7 @@ def from_headers(headers: Mapping[str, str]) -> tuple[RateLimits, ...]:
     Args: names in lower case.
     """
     default = of_family(headers, DEFAULT_LIMIT)
-    others = (of_family(headers, limit_id) for limit_id in sorted(_other_families(headers)))
+    others = (of_family(headers, limit_id) for limit_id in sorted(_other_families(headers))[: MAX_FAMILIES - 1])
     return (default, *(limits for limits in others if limits.primary or limits.secondary))
 
 
@@ -108,6 +113,10 @@ def _flag(text: str | None) -> bool | None:
     return {"true": True, "1": True, "false": False, "0": False}.get((text or "").strip().lower())
 
 
+# Longer texts are none of these names: a session keeps them for as long as it lives.
+_Name = Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)]
+
+
 class _EventWindow(msgspec.Struct, gc=False):
     used_percent: float | None = None
     window_minutes: Annotated[int, msgspec.Meta(ge=0, le=_LAST_MINUTES)] | None = None
@@ -122,13 +131,13 @@ class _EventWindows(msgspec.Struct, gc=False):
 class _EventCredits(msgspec.Struct, gc=False):
     has_credits: bool | None = None
     unlimited: bool | None = None
-    balance: str | int | float | None = None
+    balance: _Name | int | float | None = None
 
 
 class _Event(msgspec.Struct, gc=False):
-    plan_type: str | None = None
-    metered_limit_name: str | None = None
-    limit_name: str | None = None
+    plan_type: _Name | None = None
+    metered_limit_name: _Name | None = None
+    limit_name: _Name | None = None
     rate_limits: msgspec.Raw = msgspec.Raw(b"null")
     credits: msgspec.Raw = msgspec.Raw(b"null")
 

@@ -3,7 +3,7 @@
 Source: wire-behaviour.md §5.1.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -20,8 +20,20 @@ _JSON_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _JSON_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _JSON_STRING = msgspec.json.Decoder(str)
 
-# A request id is shown to callers in ASCII metadata; nothing known is longer than a UUID with a prefix.
-_LONGEST_ID = 256
+LONGEST_ID = 256
+"""Ids, names of models and tags are kept no longer; nothing known is longer than a UUID with a prefix."""
+
+# Of one reply. Those of providers and the networks before them have some forty, of a few KiB in all.
+MAX_HEADERS = 256
+MAX_HEADERS_BYTES = 64 * 1024
+
+# It goes back in a header, and servers take 8 KiB of one.
+_LONGEST_TOKEN = 4096
+
+
+def are_too_many(pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether a reply has more headers, or more bytes of them, than are read."""
+    return len(pairs) > MAX_HEADERS or sum(len(name) + len(value) for name, value in pairs) > MAX_HEADERS_BYTES
 
 
 def fold(pairs: Iterable[tuple[str, str]]) -> Headers:
@@ -60,28 +72,34 @@ def _json_header_value(member: bytes) -> str | None:
 
 def request_id(headers: Headers) -> str | None:
     """The provider's id of the request; None when it told none that can be passed on."""
-    return _printable(headers.get("x-request-id")) or _printable(headers.get("x-oai-request-id"))
+    return printable(headers.get("x-request-id")) or printable(headers.get("x-oai-request-id"))
 
 
 def tracking_id(headers: Headers) -> str | None:
     """The id that the network in front of the provider gave the request, for a person who asks there."""
-    return _printable(headers.get("cf-ray"))
+    return printable(headers.get("cf-ray"))
 
 
-def _printable(value: str | None) -> str | None:
-    if value and len(value) <= _LONGEST_ID and value.isascii() and value.isprintable():
+def printable(value: str | None, longest: int = LONGEST_ID) -> str | None:
+    """The value where it is visible ASCII of a sensible length, which headers and metadata can carry; else None."""
+    if value and len(value) <= longest and value.isascii() and value.isprintable():
         return value
     return None
 
 
 def turn_state(headers: Headers) -> str | None:
-    """The sticky-routing token; None when not told."""
-    return headers.get("x-codex-turn-state") or None
+    """The sticky-routing token; None when none was told that a header can carry back."""
+    return printable(headers.get("x-codex-turn-state"), _LONGEST_TOKEN)
+
+
+def etag(headers: Headers) -> str:
+    """The tag of the model list; blank when none was told that a header can carry back."""
+    return printable(headers.get("x-models-etag")) or ""
 
 
 def server_model(headers: Headers) -> str:
     """The model that serves the request; blank when not told."""
-    return headers.get("openai-model") or headers.get("x-openai-model") or ""
+    return printable(headers.get("openai-model")) or printable(headers.get("x-openai-model")) or ""
 
 
 def head_events(headers: Headers, transport: Transport) -> tuple[ModelEvent, ...]:
@@ -94,8 +112,8 @@ def head_events(headers: Headers, transport: Transport) -> tuple[ModelEvent, ...
         events.append(ServerModel(model))
     if transport is not Transport.WEBSOCKET:
         events.extend(rate_limits.from_headers(headers))
-    if etag := headers.get("x-models-etag"):
-        events.append(ModelsEtag(etag))
+    if tag := etag(headers):
+        events.append(ModelsEtag(tag))
     if "x-reasoning-included" in headers:
         events.append(ReasoningIncluded())
     return tuple(events)

@@ -12,6 +12,7 @@ import msgspec
 from warmline_server.core import delta
 from warmline_server.core.errors import CallerError, Reason
 from warmline_server.core.lenient import NOT_JSON, LenientDecoder, mend
+from warmline_server.core.nesting import MAX_DEPTH, is_too_deep
 
 # What the server itself sets; a caller that sets them too would be ignored or break the chain.
 RESERVED_KEYS = frozenset(
@@ -251,6 +252,8 @@ def _merged_metadata(theirs: bytes | None, ours: Mapping[str, str]) -> bytes:
 def _digest(index: int, item: bytes) -> bytes:
     if not item.lstrip().startswith(b"{"):
         raise _item_error(index, "expected one JSON object")
+    if is_too_deep(item):
+        raise _item_error(index, f"nested deeper than {MAX_DEPTH} levels")
     try:
         return delta.digest(item)
     except NOT_JSON as error:

@@ -23,19 +23,31 @@ _OUTPUT = frozenset({ItemAdded, ItemDone, TextDelta, ReasoningDelta, ReasoningSu
 _FOR_SESSION = frozenset({RateLimits, TurnStateSeen})
 
 
+MAX_ITEMS = 16 * 1024
+"""Finished items of one response; real ones have a few dozen at most."""
+
+
 class Response:
     """Collects one attempt's response from its events, in order.
 
     `tells_session`: a batch had something in it that is for the session; whoever has passed it on takes that back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        """Args: `max_bytes` that its finished items may have together."""
+        self._max_bytes = max_bytes
         self.response_id = ""
         self.items: list[bytes] = []
+        self._items_bytes = 0
         self.has_output = False
         self.client_call_finished = False
         self.tells_session = False
         self.terminal: Completed | Incomplete | None = None
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether it has more items, or more bytes of them, than are kept."""
+        return self._items_bytes > self._max_bytes or len(self.items) > MAX_ITEMS
 
     def take(self, emissions: Sequence[Emission]) -> int:
         """Notes what a batch says.
@@ -49,6 +61,7 @@ class Response:
                 self.has_output = True
                 if isinstance(event, ItemDone):
                     self.items.append(event.item)
+                    self._items_bytes += len(event.item)
                     self.client_call_finished = self.client_call_finished or is_client_call(event.item)
             elif kind in _FOR_SESSION:
                 self.tells_session = True

@@ -12,6 +12,8 @@ from warmline_server.core.events import Transport
 # 200 ms doubling, within 10 %. Source: wire-behaviour §7, C-038.
 BACKOFF_S = 0.2
 JITTER = 0.1
+# A budget of 100 would double to longer than the age of the universe (D-19).
+MAX_BACKOFF_S = 30.0
 
 # Another transport cannot heal these, so they never lead to it (D-15).
 _TRANSPORT_IS_NOT_AT_FAULT = frozenset({Reason.UPSTREAM_RATE_LIMITED, Reason.UPSTREAM_OVERLOADED})
@@ -79,7 +81,7 @@ class GiveUp:
 
 def backoff_s(retry: int, jitter: float) -> float:
     """Wait before resend number `retry` (from 1); `jitter` in [-1, 1]."""
-    return float(BACKOFF_S * 2 ** (retry - 1) * (1 + JITTER * jitter))
+    return float(min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (retry - 1)) * (1 + JITTER * jitter))
 
 
 def decide(failure: UpstreamFailure, situation: Situation) -> Resend | FallBack | GiveUp:

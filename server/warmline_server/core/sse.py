@@ -30,8 +30,7 @@ class SseDecoder:
         self._max_line_bytes = max_line_bytes
         self._max_event_bytes = max_event_bytes
         self._line = bytearray()
-        self._data: list[bytes] = []
-        self._data_bytes = 0
+        self._data: bytes | bytearray | None = None
         self._event = ""
         self._at_start = True
         self._after_cr = False
@@ -97,17 +96,20 @@ class SseDecoder:
             self._event = value.decode(errors="replace")
 
     def _take_data(self, value: bytes) -> None:
-        self._data.append(value)
-        self._data_bytes += len(value) + 1
-        if self._data_bytes - 1 > self._max_event_bytes:
+        if self._data is None:
+            self._data = value
+        else:
+            # One buffer: a list of a hundred million empty lines would be eight times as large as their event.
+            if isinstance(self._data, bytes):
+                self._data = bytearray(self._data)
+            self._data += b"\n" + value
+        if len(self._data) > self._max_event_bytes:
             self._fail(f"SSE event of more than {self._max_event_bytes} bytes")
 
     def _dispatch(self, events: list[SseEvent]) -> None:
-        if self._data:
-            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-            events.append(SseEvent(data, self._event))
-            self._data = []
-            self._data_bytes = 0
+        if self._data is not None:
+            events.append(SseEvent(bytes(self._data), self._event))
+            self._data = None
         self._event = ""
 
     def _check_line(self, line_bytes: int) -> None:
@@ -117,4 +119,4 @@ class SseDecoder:
     def _fail(self, text: str) -> None:
         self.failure = failures.broke_protocol(text)
         self._line.clear()
-        self._data = []
+        self._data = None

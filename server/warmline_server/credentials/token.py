@@ -7,6 +7,8 @@ from typing import Annotated
 
 import msgspec
 
+from warmline_server.core.lenient import NOT_JSON
+
 # More than any token known, less than any server takes as a header.
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_FILE_BYTES = 256 * 1024
@@ -77,14 +79,14 @@ def from_file(content: bytes) -> Token:
     """
     try:
         found = _file.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_JSON:
         raise Malformed("it is no JSON object with tokens as texts") from None
     fields = found.tokens or found
     value, refresh_token = fields.access_token or "", fields.refresh_token or ""
     if not value and not refresh_token:
         raise Malformed("it holds neither access_token nor refresh_token")
     expires = fields.expires_at if fields.expires_at is not None else expiry_of(value)
-    return Token(_legal(value) if value else "", fields.account_id or "", expires, refresh_token)
+    return Token(_legal(value) if value else "", _account(fields), expires, refresh_token)
 
 
 def from_reply(body: bytes, former: Token, now_unix_s: float) -> Token:
@@ -94,7 +96,7 @@ def from_reply(body: bytes, former: Token, now_unix_s: float) -> Token:
     """
     try:
         fields = _fields.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_JSON:
         raise Malformed("it is no JSON object with tokens as texts") from None
     if not fields.access_token:
         raise Malformed("it holds no access_token")
@@ -102,7 +104,7 @@ def from_reply(body: bytes, former: Token, now_unix_s: float) -> Token:
     expires = now_unix_s + fields.expires_in if fields.expires_in is not None else expiry_of(value)
     if expires is not None and expires <= now_unix_s:
         expires = None  # one of the two clocks is wrong; it is used until it is refused
-    return Token(value, fields.account_id or former.account_id, expires, fields.refresh_token or former.refresh_token)
+    return Token(value, _account(fields) or former.account_id, expires, fields.refresh_token or former.refresh_token)
 
 
 def renewed_file(content: bytes, token: Token) -> bytes:
@@ -113,7 +115,7 @@ def renewed_file(content: bytes, token: Token) -> bytes:
     try:
         from_file(content)
         document = msgspec.json.decode(content, type=dict[str, object])
-    except Malformed:
+    except (Malformed, *NOT_JSON):
         document = {}
     nested = document.get("tokens")
     fields = nested if isinstance(nested, dict) else document
@@ -132,8 +134,13 @@ def expiry_of(value: str) -> float | None:
         return None
     try:
         return _claims.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))).exp
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, RecursionError):
         return None
+
+
+def _account(fields: _Fields) -> str:
+    """It goes into a header. Blank: none was told."""
+    return _legal(fields.account_id) if fields.account_id else ""
 
 
 def _decoded(text: bytes) -> str:

@@ -11,6 +11,7 @@ from opentelemetry.util.types import AttributeValue
 
 from warmline_server.core.errors import WarmlineError
 from warmline_server.core.events import Usage
+from warmline_server.core.lenient import NOT_JSON
 from warmline_server.core.records import (
     AttemptRecord,
     AttemptStatus,
@@ -225,7 +226,7 @@ def _of_delta(attempt: AttemptRecord) -> Attributes:
 def _of_settings(request: bytes) -> Attributes:
     try:
         sent = _settings_decoder.decode(request)
-    except msgspec.MsgspecError:
+    except NOT_JSON:
         return {}
     found: Attributes = {}
     for name, number in (
@@ -233,7 +234,8 @@ def _of_settings(request: bytes) -> Attributes:
         (names.GEN_AI_REQUEST_TEMPERATURE, sent.temperature),
         (names.GEN_AI_REQUEST_TOP_P, sent.top_p),
     ):
-        if isinstance(number, int | float) and not isinstance(number, bool):
+        # One that the wire of telemetry cannot hold would cost the spans of every caller in its batch.
+        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 2**63:
             found[name] = number
     effort = sent.reasoning.effort if sent.reasoning is not None else None
     for name, word in ((names.GEN_AI_REQUEST_REASONING, effort), (names.OPENAI_SERVICE_TIER, sent.service_tier)):

@@ -46,7 +46,12 @@ class TurnView:
 
 def shown(pairs: Iterable[tuple[str, object]]) -> tuple[tuple[str, str], ...]:
     """Facts as texts, without those that are blank or unknown."""
-    return tuple((name, str(value)) for name, value in pairs if value not in (None, "", False))
+    return tuple((name, visible(str(value))) for name, value in pairs if value not in (None, "", False))
+
+
+def visible(text: str) -> str:
+    """The text with its control characters as escapes: ids come from elsewhere, and a terminal obeys some of them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def turns_of(state: State, turn_id: str = "") -> list[TurnView]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from warmline_server.observe.waterfall import Bar, TurnView
+from warmline_server.observe.waterfall import Bar, TurnView, visible
 
 NAME_WIDTH = 24
 MIN_SCALE = 20
@@ -10,7 +10,7 @@ MIN_SCALE = 20
 
 def draw(turns: Sequence[TurnView], width: int) -> str:
     """All turns, oldest first, in lines of about `width` characters."""
-    return "\n\n".join("\n".join(_turn(turn, width)) for turn in turns)
+    return "\n\n".join("\n".join(map(visible, _turn(turn, width))) for turn in turns)
 
 
 def _turn(turn: TurnView, width: int) -> Iterator[str]:

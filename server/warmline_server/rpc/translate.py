@@ -16,6 +16,7 @@ from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig, Source, WarmUp
 from warmline_server.core.errors import CallerError, Reason, ServiceError
 from warmline_server.core.lenient import NOT_JSON
+from warmline_server.core.nesting import MAX_DEPTH, is_too_deep
 from warmline_server.core.request import parse_extra
 from warmline_server.core.retry import RetryMode
 from warmline_server.core.slot import SlotState
@@ -309,6 +310,8 @@ def _text(message: types.TextOptions, field: str) -> bytes:
 
 
 def _json(value: bytes, field: str) -> bytes:
+    if is_too_deep(value):
+        raise invalid(field, f"nested deeper than {MAX_DEPTH} levels")
     try:
         msgspec.json.decode(value)
     except NOT_JSON as error:

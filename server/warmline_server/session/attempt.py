@@ -95,9 +95,11 @@ class Attempt:
     `response_started` tells whether the upstream answered with something to read.
     """
 
-    def __init__(self, record: AttemptRecord, *, clock: Clock, observer: Observer, with_payload: bool) -> None:
+    def __init__(
+        self, record: AttemptRecord, *, clock: Clock, observer: Observer, with_payload: bool, max_response_bytes: int
+    ) -> None:
         self.record = record
-        self.response = Response()
+        self.response = Response(max_response_bytes)
         self.response_started = False
         self._clock = clock
         self._observer = observer
@@ -186,6 +188,8 @@ class Attempt:
         del out[self.response.take(out) :]
         record.response_id = self.response.response_id or reader.response_id
         record.response_model = reader.response_model
+        if failure is None and self.response.is_too_large:
+            return failures.broke_protocol("response with more output items, or more bytes of them, than are kept")
         return failure
 
     def _screen(self, out: list[Emission], hooks: Hooks) -> list[Emission]:

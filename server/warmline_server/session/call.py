@@ -360,7 +360,13 @@ class Call:
 
     def _begin(self, record: AttemptRecord) -> Attempt:
         session = self.session
-        attempt = Attempt(record, clock=session.clock, observer=session.observer, with_payload=self.spec.with_payload)
+        attempt = Attempt(
+            record,
+            clock=session.clock,
+            observer=session.observer,
+            with_payload=self.spec.with_payload,
+            max_response_bytes=session.upstream.profile.max_response_bytes,
+        )
         self._attempt = attempt
         started = AttemptStarted(
             record.attempt_id,

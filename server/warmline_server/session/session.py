@@ -20,6 +20,7 @@ from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig, WarmUp
 from warmline_server.core.errors import CallerError, Heal, Reason, ServiceError, UpstreamFailure, WarmlineError
 from warmline_server.core.events import RateLimits, Transport
+from warmline_server.core.rate_limits import MAX_FAMILIES
 from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecord
 from warmline_server.core.request import Settings, base_settings, build, merge
 from warmline_server.core.slot import SlotState
@@ -509,7 +510,10 @@ class Session:
 
     def note_rate_limits(self, limits: RateLimits) -> None:
         """Keeps the newest snapshot of each family."""
+        self.rate_limits.pop(limits.limit_id, None)
         self.rate_limits[limits.limit_id] = (limits, self.clock.unix_ns())
+        if len(self.rate_limits) > MAX_FAMILIES:
+            del self.rate_limits[next(iter(self.rate_limits))]  # the one not told of for longest
         self.changed()
 
     def drain(self) -> None:

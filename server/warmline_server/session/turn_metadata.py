@@ -9,6 +9,7 @@ import logging
 import msgspec
 
 from warmline_server.clock import Clock, TimeLimit
+from warmline_server.core.nesting import MAX_DEPTH, is_too_deep
 from warmline_server.settings import TurnMetadata
 
 _log = logging.getLogger(__name__)
@@ -46,5 +47,7 @@ class TurnMetadataSource:
             raise
         if process.returncode != 0:
             raise ValueError(f"exit status {process.returncode}")
+        if is_too_deep(output):
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         msgspec.json.decode(output, type=dict[str, msgspec.Raw])
         return output.strip()

@@ -13,6 +13,8 @@ import msgspec
 from warmline_server.clock import Clock, sleep
 from warmline_server.core import failures, outgoing, received_headers, retry
 from warmline_server.core.errors import Heal, UpstreamFailure
+from warmline_server.core.lenient import NOT_JSON
+from warmline_server.core.nesting import MAX_DEPTH, is_too_deep
 from warmline_server.session.upstream import Upstream
 from warmline_server.transport.http import HttpReply
 
@@ -134,7 +136,8 @@ class UnaryCalls:
             fresh = Models(cached.models, cached.etag, now_s, from_cache=True)
         else:
             told = _read(reply, _Models)
-            etag = reply.headers.get("etag") or told.etag  # the header wins
+            # The header wins. What no header can carry back would make every later question fail.
+            etag = received_headers.printable(reply.headers.get("etag") or told.etag) or ""
             fresh = Models(tuple(map(bytes, told.models or told.data)), etag, now_s)
         if len(self._models) >= MOST_LISTS:
             self._models.clear()  # callers choose the version, so their number has no other bound
@@ -210,7 +213,9 @@ T = TypeVar("T")
 
 def _read(reply: HttpReply, kind: type[T]) -> T:
     """The reply's JSON. Raises: UpstreamFailure when it is not of the expected shape."""
+    if is_too_deep(reply.body):
+        raise failures.broke_protocol(f"reply nested deeper than {MAX_DEPTH} levels")
     try:
         return msgspec.json.decode(reply.body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise failures.broke_protocol(f"reply that is not {kind.__name__.strip('_').lower()} JSON: {error}") from error

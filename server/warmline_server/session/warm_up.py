@@ -42,9 +42,15 @@ class WarmUpRequest:
         record.request = requests.warm_up_frame(
             self._request, outgoing.client_metadata(facts), stream_field=session.upstream.profile.sends_stream_field
         )
-        self._attempt = attempt = Attempt(record, clock=session.clock, observer=session.observer, with_payload=False)
-        attempt.begin()
         profile = session.upstream.profile
+        self._attempt = attempt = Attempt(
+            record,
+            clock=session.clock,
+            observer=session.observer,
+            with_payload=False,
+            max_response_bytes=profile.max_response_bytes,
+        )
+        attempt.begin()
         watch = session.idle_watch(Transport.WEBSOCKET)
         try:
             exchange = await socket.send(record.request, profile.send_timeout_s)

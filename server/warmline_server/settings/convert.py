@@ -12,6 +12,7 @@ from warmline_server.settings.annotations import HIDE, UNIT, Table, extra, metas
 
 # Longer texts are not shown in errors: a key pasted into the wrong place is longer than any word expected there.
 MAX_SHOWN = 20
+MAX_COMPARED = 100
 
 
 class Rejected(Exception):
@@ -55,7 +56,7 @@ def from_text(text: str, annotation: Any) -> object:
     if origin is dict or (origin is tuple and text.lstrip().startswith("[")):
         try:
             return _converted(msgspec.json.decode(text), annotation, strict=True)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             raise Rejected("a text that is no JSON", f"{expected(annotation)}, as JSON") from None
     if origin is tuple:
         return _converted(_words(text), annotation, strict=True)
@@ -91,7 +92,9 @@ def bounds(annotation: Any) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` is most like; blank when it is like none."""
-    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)), "")
+    # The comparison takes the square of the length, and no key is longer.
+    word = word[:MAX_COMPARED].lower()
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
 
 
 def kind_of(value: object) -> str:

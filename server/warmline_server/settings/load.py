@@ -17,6 +17,8 @@ from warmline_server.settings.rules import broken_rules
 from warmline_server.settings.upstream import is_azure
 
 PREFIX = "WARMLINE_"
+# A configuration has a few KiB.
+MAX_FILE_BYTES = 1024 * 1024
 # Kubernetes gives every pod variables about the services of its namespace, and a service may be called warmline.
 _SERVICE_LINK = re.compile(
     r"WARMLINE(?:_[A-Z0-9]+)*_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9]+)*|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
@@ -84,13 +86,19 @@ def variable_name(key: str) -> str:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) <= MAX_FILE_BYTES:
+            return tomllib.loads(content.decode())
+        why = f"more than {MAX_FILE_BYTES} bytes"
     except OSError as error:
         why = error.strerror or type(error).__name__
     except UnicodeDecodeError:
         why = "a file that is not UTF-8"
     except tomllib.TOMLDecodeError as error:
         why = f"no TOML: {error}"
+    except RecursionError:
+        why = "values nested too deeply"
     # Outside the handlers: the error would carry the file's text, and a secret with it, into a traceback.
     raise SettingsError([Problem(str(path), why, "a TOML file that can be read")])
 

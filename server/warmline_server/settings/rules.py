@@ -51,7 +51,9 @@ def _default_upstream(settings: Settings) -> Iterator[Problem]:
 
 def _listen(settings: Settings) -> Iterator[Problem]:
     host, _, port = settings.listen.rpartition(":")
-    if not settings.listen.startswith("unix") and not (host and port.isdecimal() and int(port) < 2**16):
+    if not settings.listen.startswith("unix") and not (
+        host and port.isdecimal() and len(port) <= 5 and int(port) < 2**16
+    ):
         yield Problem("listen", repr(settings.listen), "HOST:PORT or unix:PATH")
     elif listens_beyond_loopback(settings.listen) and not settings.auth.allow_unauthenticated:
         yield Problem(
@@ -67,7 +69,7 @@ def _turn_metadata(metadata: TurnMetadata) -> Iterator[Problem]:
         return
     try:
         msgspec.json.decode(metadata.static_json, type=dict[str, msgspec.Raw])
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         yield Problem("turn_metadata.static_json", "a text that is none", "a JSON object")
 
 

@@ -151,6 +151,9 @@ class UpstreamProfile(Table, frozen=True, kw_only=True):
     ] = False
     max_frame_bytes: Annotated[PositiveBytes, doc("Largest WebSocket message read.")] = 16 * 1024 * 1024
     max_event_bytes: Annotated[PositiveBytes, doc("Largest server-sent event read.")] = 16 * 1024 * 1024
+    max_response_bytes: Annotated[
+        PositiveBytes, doc("Largest response: what its finished output items have together.")
+    ] = 64 * 1024 * 1024
     max_connects_in_flight: Annotated[PositiveCount, doc("Handshakes under way at once; turns go before warm-ups.")] = (
         32
     )

@@ -17,18 +17,26 @@ _ZSTD_SLICE_BYTES = 64
 # Encoders of bodies use up to 8 MiB (RFC 9659); a larger window would be memory for nothing.
 _ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
 
+MAX_RATIO = 250
+"""Bytes of content per byte that came, beyond the first MiB. Events full of the same text reach some thirty; what gets
+here is made to cost us time."""
+
+UNJUDGED_BYTES = 1024 * 1024
+"""Up to here any ratio is fine."""
+
 
 class ContentDecoder:
     """Undoes one body's coding.
 
-    Raises from `decode`: UpstreamFailure when the body is broken or its content passes `max_bytes`; from the
-    constructor: UpstreamFailure for a coding that was never accepted.
+    Raises from `decode`: UpstreamFailure when the body is broken, its content passes `max_bytes`, or it inflates
+    beyond `MAX_RATIO`; from the constructor: UpstreamFailure for a coding that was never accepted.
     """
 
     def __init__(self, coding: str, max_bytes: int) -> None:
         self._coding = coding.strip().lower()
         self._max_bytes = max_bytes
         self._decoded_bytes = 0
+        self._received_bytes = 0
         make = _CODINGS.get(self._coding)
         if make is None:
             raise failures.broke_protocol(f"reply in a content coding that was not accepted (expected {ACCEPTED})")
@@ -36,14 +44,22 @@ class ContentDecoder:
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
         """The content of the next bytes, in pieces of bounded size."""
+        self._received_bytes += len(chunk)
         try:
             for piece in self._inflate(chunk):
                 self._decoded_bytes += len(piece)
                 if self._decoded_bytes > self._max_bytes:
                     raise failures.broke_protocol(f"reply of more than {self._max_bytes} bytes")
+                if is_bomb(self._received_bytes, self._decoded_bytes):
+                    raise failures.broke_protocol(f"reply that inflates more than {MAX_RATIO} times")
                 yield piece
         except _errors() as error:
             raise failures.broke_protocol(f"reply that is not the {self._coding} it claims to be") from error
+
+
+def is_bomb(received_bytes: int, decoded_bytes: int) -> bool:
+    """Whether so few bytes have become so many that nobody has a use for them."""
+    return decoded_bytes > UNJUDGED_BYTES and decoded_bytes - UNJUDGED_BYTES > received_bytes * MAX_RATIO
 
 
 def compress(body: bytes) -> bytes:

@@ -50,6 +50,8 @@ async def open_fixture(path: str) -> FixtureExchange:
         data = await asyncio.to_thread(_read, Path(path))
     except OSError as error:
         raise failures.connect_failed(f"fixture {path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise failures.connect_failed(f"fixture {path} has more than {MAX_FILE_BYTES} bytes")
     decoder = SseDecoder(MAX_FILE_BYTES, MAX_FILE_BYTES)
     events = [*decoder.feed(data), *decoder.end()]
     return FixtureExchange([event.data for event in events if event.data != b"[DONE]"])
@@ -57,4 +59,4 @@ async def open_fixture(path: str) -> FixtureExchange:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(MAX_FILE_BYTES)
+        return file.read(MAX_FILE_BYTES + 1)

@@ -216,8 +216,11 @@ class HttpTransport:
             raise failures.stream_lost(f"connection lost before the reply: {_describe(error)}") from error
         finally:
             limit.disarm()
-        headers = received_headers.fold(response.headers.multi_items())
-        return Reply(response.status_code, headers, _chunks(response), response.aclose)
+        pairs = response.headers.multi_items()
+        if received_headers.are_too_many(pairs):
+            await response.aclose()
+            raise failures.broke_protocol("reply with more headers, or more bytes of them, than are read")
+        return Reply(response.status_code, received_headers.fold(pairs), _chunks(response), response.aclose)
 
 
 class _Stream(Protocol):

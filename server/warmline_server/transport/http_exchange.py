@@ -20,6 +20,8 @@ ERROR_BODY_S = 5.0
 # After the terminal event the end of the body is all that is owed; a connection that does not give it is not kept.
 DRAIN_S = 1.0
 DRAIN_BYTES = 64 * 1024
+# What an event costs here beside its bytes: without it a million empty ones would count as nothing.
+EVENT_COST_BYTES = 64
 # Source: §5.3, the text that other tools look for.
 CLOSED_EARLY = "stream closed before response.completed"
 
@@ -175,7 +177,7 @@ class HttpExchange:
         if not payloads or self._finished:
             return
         self._events += payloads
-        self._events_bytes += sum(map(len, payloads))
+        self._events_bytes += sum(map(len, payloads)) + EVENT_COST_BYTES * len(payloads)
         if self._events_bytes > self._limits.read_ahead_bytes:
             self._has_room.clear()
         self._wake()

@@ -16,17 +16,20 @@ EVENT_LOG = "trace.jsonl"
 PAYLOADS = "payloads"
 STATE = "state.json"
 
+# What a clock or a counter can say; Python's own integers end nowhere.
+_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
 
 class _Part(msgspec.Struct, frozen=True, omit_defaults=True):
     """Absent and None are the same, and absent is written."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    schema_version: int
+    schema_version: _Int
     trace_id: str
     rollout_id: str
     root_thread_id: str
-    started_at_unix_ms: int
+    started_at_unix_ms: _Int
     raw_event_log: str = EVENT_LOG
     payloads_dir: str = PAYLOADS
 
@@ -88,7 +91,7 @@ class AttemptFacts(_Part, frozen=True):
     """Blank and None: unknown, or there is none."""
 
     request_id: str = ""
-    attempt: int = 0
+    attempt: _Int = 0
     transport: str = ""
     slot_outcome: str = ""
     connection_id: str = ""
@@ -96,16 +99,16 @@ class AttemptFacts(_Part, frozen=True):
     incremental: bool = False
     full_reason: str = ""
     replaces: str = ""
-    started_unix_ns: int = 0
+    started_unix_ns: _Int = 0
     trace_id: str = ""
     span_id: str = ""
 
 
 class EndFacts(_Part, frozen=True):
-    first_event_unix_ns: int | None = None
-    ended_unix_ns: int | None = None
-    http_status: int | None = None
-    events: int = 0
+    first_event_unix_ns: _Int | None = None
+    ended_unix_ns: _Int | None = None
+    http_status: _Int | None = None
+    events: _Int = 0
     incomplete_reason: str = ""
 
 
@@ -113,10 +116,10 @@ class Connect(_Part, frozen=True, tag_field="kind", tag="warmline.connect"):
     """A handshake that ended. `request_id` is the call's that asked for it, blank for a warm-up."""
 
     connection_id: str
-    started_unix_ns: int
-    ended_unix_ns: int
+    started_unix_ns: _Int
+    ended_unix_ns: _Int
     request_id: str = ""
-    status: int | None = None
+    status: _Int | None = None
     upstream_handshake_request_id: str | None = None
     reason: str = ""
     abandoned: bool = False
@@ -126,14 +129,14 @@ class CallStarted(_Part, frozen=True, tag_field="kind", tag="warmline.call_start
     request_id: str
     turn_id: str
     lane: str
-    started_unix_ns: int
+    started_unix_ns: _Int
     trace_id: str = ""
     span_id: str = ""
 
 
 class CallEnded(_Part, frozen=True, tag_field="kind", tag="warmline.call_ended"):
     request_id: str
-    ended_unix_ns: int
+    ended_unix_ns: _Int
     outcome: str
     reason: str = ""
 
@@ -279,8 +282,8 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the log. `seq` counts from 1."""
 
     schema_version: Annotated[int, msgspec.Meta(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
-    seq: int
-    wall_time_unix_ms: int
+    seq: _Int
+    wall_time_unix_ms: _Int
     rollout_id: str
     payload: Event
     thread_id: str | None = None
@@ -290,11 +293,11 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
 class TokenUsage(msgspec.Struct, frozen=True):
     """The reducer takes it only whole, so there is no default."""
 
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-    reasoning_output_tokens: int
-    total_tokens: int = 0
+    input_tokens: _Int
+    cached_input_tokens: _Int
+    output_tokens: _Int
+    reasoning_output_tokens: _Int
+    total_tokens: _Int = 0
 
 
 class ResponsePayload(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from warmline_server.core.nesting import is_too_deep
 from warmline_server.observe.bundle.errors import Damage, ReplayError
 from warmline_server.observe.bundle.state import Part
 
@@ -110,7 +111,7 @@ def _content(raw: object) -> tuple[Part, ...]:
 
 def _unquoted(value: object) -> object:
     """JSON inside a string, as arguments are: compared by its value."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
+    if isinstance(value, str) and value[:1] in ("{", "[") and not is_too_deep(value.encode()):
         try:
             return msgspec.json.decode(value)
         except (msgspec.MsgspecError, RecursionError):

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import msgspec
 
+from warmline_server.core.nesting import BUNDLE_DEPTH, is_too_deep
 from warmline_server.observe.bundle import format as fmt
 from warmline_server.observe.bundle.errors import Damage, ReplayError
 
 # What msgspec raises for bytes that are no JSON; measured, 0.22: text that is no UTF-8 is not its own error.
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+# The largest request that a caller may send by default is a quarter of this.
+MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
+# A line has ids and references, never a payload.
+MAX_LINE_BYTES = 1024 * 1024
 
 _envelopes = msgspec.json.Decoder(fmt.Envelope)
 
@@ -31,12 +37,14 @@ class BundleReader:
         except (OSError, ValueError) as error:
             raise ReplayError(Damage.NO_BUNDLE, f"{self._path} has no {self.manifest.raw_event_log!r}") from error
         with log:
-            for number, line in enumerate(log, start=1):
+            for number, line in enumerate(iter(lambda: log.readline(MAX_LINE_BYTES + 1), b""), start=1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise ReplayError(Damage.BAD_EVENT, f"more than {MAX_LINE_BYTES} bytes", line=number)
                 if line.strip():
                     yield number, _envelope(line, number)
 
     def payload(self, ref: fmt.PayloadRef) -> bytes:
-        """A payload's JSON. Raises: ReplayError MISSING_PAYLOAD."""
+        """A payload's JSON. Raises: ReplayError MISSING_PAYLOAD; BAD_PAYLOAD when it is too large or too deep."""
         try:
             path = (self._path / ref.path).resolve()
         except ValueError as error:
@@ -44,13 +52,20 @@ class BundleReader:
         if not path.is_relative_to(self._path.resolve()):
             raise ReplayError(Damage.MISSING_PAYLOAD, f"{ref.raw_payload_id} is outside of the bundle: {ref.path}")
         try:
-            return path.read_bytes()
+            with path.open("rb") as file:
+                payload = file.read(MAX_PAYLOAD_BYTES + 1)
         except OSError as error:
             raise ReplayError(Damage.MISSING_PAYLOAD, f"{ref.raw_payload_id} is not there: {ref.path}") from error
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise ReplayError(Damage.BAD_PAYLOAD, f"{ref.path} has more than {MAX_PAYLOAD_BYTES} bytes")
+        if is_too_deep(payload, BUNDLE_DEPTH):
+            raise ReplayError(Damage.BAD_PAYLOAD, f"{ref.path} is nested deeper than {BUNDLE_DEPTH} levels")
+        return payload
 
     def _read_manifest(self) -> fmt.Manifest:
         try:
-            raw = (self._path / fmt.MANIFEST).read_bytes()
+            with (self._path / fmt.MANIFEST).open("rb") as file:
+                raw = file.read(MAX_LINE_BYTES)
         except OSError as error:
             raise ReplayError(Damage.NO_BUNDLE, f"{self._path} has no {fmt.MANIFEST}") from error
         try:
