@@ -14,7 +14,15 @@ from credential_kit import FakeTokenHttp, TokenEndpoint, http, reply, write_toke
 from manual_clock import ManualClock, settle
 from warmline_server.clock import SystemClock
 from warmline_server.core.errors import Heal, Reason, UpstreamFailure
-from warmline_server.credentials import AuthFacts, CredentialSource, Outcome, Recovery, TokenHttp, open_credential
+from warmline_server.credentials import (
+    AuthFacts,
+    CredentialSource,
+    Outcome,
+    Recovery,
+    TokenHttp,
+    open_credential,
+    token,
+)
 from warmline_server.settings import Credential
 from warmline_server.transport.http import HttpTransport
 
@@ -419,3 +427,37 @@ async def test_close_ends_a_refresh_under_way(tmp_path: Path) -> None:
     assert token_http.cancelled == 1
     await asyncio.wait([recovering])
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+DEEP = b"[" * 5000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"access_token":"a","x":' + DEEP + b"}",
+        b'{"access_token":"a","account_id":"a\\r\\nX-Evil: 1"}',
+        b'{"access_token":"a","account_id":"caf\xc3\xa9"}',
+    ],
+    ids=["too deep", "line break in the account", "account beyond ASCII"],
+)
+def test_answer_that_no_token_endpoint_gives_is_malformed(content: bytes) -> None:
+    with pytest.raises(token.Malformed):
+        token.from_file(content)
+    with pytest.raises(token.Malformed):
+        token.from_reply(content, token.Token("former"), 0.0)
+
+
+@pytest.mark.parametrize("odd", [b"9" * 5000, b"[" * 700 + b"]" * 700], ids=["number beyond reason", "deep"])
+def test_file_with_a_part_that_cannot_be_kept_is_written_anew(odd: bytes) -> None:
+    content = b'{"access_token":"a","x":' + odd + b"}"
+
+    renewed = token.renewed_file(content, token.Token("b", "", 5.0, "r"))
+
+    assert token.from_file(renewed) == token.Token("b", "", 5.0, "r")
+
+
+def test_claims_that_are_too_deep_tell_no_expiry() -> None:
+    claims = base64.urlsafe_b64encode(b'{"x":' + DEEP).decode().rstrip("=")
+
+    assert token.expiry_of(f"a.{claims}.b") is None

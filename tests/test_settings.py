@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from warmline_server.settings import Credential, Problem, Settings, SettingsError, UpstreamProfile, load
 from warmline_server.settings.annotations import HIDDEN
 from warmline_server.settings.convert import base_type
-from warmline_server.settings.load import all_keys, variable_name
+from warmline_server.settings.load import MAX_FILE_BYTES, all_keys, variable_name
 
 CANARY = "sk-canary-0123456789abcdef"
 
@@ -340,3 +340,38 @@ def test_repr_shows_settings_but_no_secret() -> None:
     assert CANARY not in shown
     assert f"extra_headers={HIDDEN}" in shown
     assert "base_url='https://api.example/v1'" in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("a = " + "[" * 5000, "values nested too deeply"),
+        ("#" + "x" * MAX_FILE_BYTES, f"more than {MAX_FILE_BYTES} bytes"),
+    ],
+    ids=["deep", "large"],
+)
+def test_file_that_no_configuration_is_like_is_refused_by_name(tmp_path: Path, content: str, found: str) -> None:
+    path = tmp_path / "warmline.toml"
+    path.write_text(content)
+
+    with pytest.raises(SettingsError) as caught:
+        load(path, {})
+
+    assert [(problem.key, problem.found) for problem in caught.value.problems] == [(str(path), found)]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "key"),
+    [
+        ("WARMLINE_LISTEN", "127.0.0.1:" + "1" * 5000, "listen"),
+        ("WARMLINE_TELEMETRY__TRACES", "[" * 5000, "telemetry.traces"),
+        ("WARMLINE_TURN_METADATA__STATIC_JSON", '{"a":' + "[" * 5000, "turn_metadata.static_json"),
+        ("WARMLINE_" + "X" * 100_000, "1", "x" * 100_000),
+    ],
+    ids=["port", "list", "json", "name"],
+)
+def test_variable_beyond_reason_is_refused_by_name(variable: str, value: str, key: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(None, {variable: value})
+
+    assert [problem.key for problem in caught.value.problems] == [key]

@@ -142,3 +142,11 @@ def test_user_item_is_a_message_of_one_text() -> None:
     assert user_item('Köln "☀"\n') == (
         '{"type":"message","role":"user","content":[{"type":"input_text","text":"Köln \\"☀\\"\\n"}]}'.encode()
     )
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 5000, b'{"a":' * 5000, b'{"input":' + b"[" * 5000], ids=["array", "lines", "body"]
+)
+def test_input_that_is_too_deep_is_no_conversation(data: bytes) -> None:
+    with pytest.raises(InputError, match="read input: maximum recursion depth"):
+        read_conversation(data)

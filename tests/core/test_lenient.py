@@ -1,12 +1,16 @@
 """Fields of a wrong shape count as absent."""
 
+import json
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from warmline_server.core.delta import digest
 from warmline_server.core.events import Emission, ItemDone, TextDelta
 from warmline_server.core.frames import FrameReader
-from warmline_server.core.lenient import LenientDecoder, mend
+from warmline_server.core.lenient import MAX_HALVES, LenientDecoder, mend
 from warmline_server.core.request import build
 
 
@@ -67,3 +71,22 @@ def test_conversation_with_half_a_surrogate_pair_can_be_continued() -> None:
 
     assert build({"model": b'"m"'}, [item]).input == (item,)
     assert digest(item) == digest(respelled) != digest(other)
+
+
+def test_text_of_more_halves_than_any_model_leaves_is_not_mended() -> None:
+    most, more = rb"\ud83d" * MAX_HALVES, rb"\ud83d" * (MAX_HALVES + 1)
+
+    assert mend(most) == (rb"\ufffd" * MAX_HALVES, (b"d83d",) * MAX_HALVES)
+    assert mend(more) == (more, ())
+
+
+@given(st.lists(st.sampled_from([r"\\", r"\n", r"\"", "u", "d83d", r"\ud83d", r"\udc00", r"\uD83D\uDE00", "a"])))
+def test_mended_text_is_the_text_with_its_halves_replaced(parts: list[str]) -> None:
+    text = '"' + "".join(parts) + '"'
+
+    mended, halves = mend(text.encode())
+
+    value = json.loads(text)
+    expected = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in value)
+    assert json.loads(mended) == msgspec.json.decode(mended) == expected
+    assert len(halves) == sum("\ud800" <= c <= "\udfff" for c in value)

@@ -137,3 +137,21 @@ NAMES = st.from_regex(
 @given(st.dictionaries(NAMES, st.text(max_size=30)))
 def test_headers_of_any_value_never_raise(headers: dict[str, str]) -> None:
     assert rate_limits.from_headers(headers)[0].limit_id == "codex"
+
+
+def test_reply_with_more_families_than_any_provider_has_tells_the_first_of_them() -> None:
+    headers = {f"x-f{number:03}-primary-used-percent": "1" for number in range(1000)}
+
+    told = rate_limits.from_headers(headers)
+
+    assert [limits.limit_id for limits in told] == ["codex", *(f"f{number:03}" for number in range(31))]
+
+
+def test_event_with_names_longer_than_any_known_one_tells_the_rest() -> None:
+    long = '"' + "x" * 257 + '"'
+    event = f'{{"metered_limit_name":{long},"plan_type":{long},"rate_limits":{{"primary":{{"used_percent":5}}}}}}'
+
+    told = rate_limits.from_event(event.encode())
+
+    assert told is not None
+    assert (told.limit_id, told.plan_type, told.primary) == ("codex", "", RateLimitWindow(5.0))

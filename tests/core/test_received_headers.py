@@ -76,3 +76,30 @@ def test_json_headers_take_strings_numbers_booleans_and_first_elements() -> None
 @pytest.mark.parametrize("raw", [b"null", b"[]", b'"x"', b"", b"{", b'{"a":"\xff"}'])
 def test_json_headers_of_a_wrong_shape_are_none(raw: bytes) -> None:
     assert received_headers.fold_json(raw) == {}
+
+
+@pytest.mark.parametrize("token", ["", "a\r\nX-Evil: 1", "caf\xe9", "x" * 4097])
+def test_token_that_no_header_can_carry_back_is_none(token: str) -> None:
+    assert received_headers.turn_state({"x-codex-turn-state": token}) is None
+    assert received_headers.turn_state({"x-codex-turn-state": "x" * 4096}) == "x" * 4096
+
+
+def test_names_that_are_longer_than_any_known_one_are_not_told() -> None:
+    headers = dict.fromkeys(["openai-model", "x-models-etag", "x-request-id"], "x" * 257)
+
+    assert received_headers.head_events(headers, Transport.WEBSOCKET) == ()
+    assert received_headers.request_id(headers) is None
+
+
+@pytest.mark.parametrize(
+    ("pairs", "too_many"),
+    [
+        ([("a", "b")] * 256, False),
+        ([("a", "b")] * 257, True),
+        ([("a", "x" * 65_535)], False),
+        ([("a", "x" * 65_536)], True),
+    ],
+    ids=["most", "too many", "largest", "too large"],
+)
+def test_headers_have_a_number_and_a_size(pairs: list[tuple[str, str]], too_many: bool) -> None:
+    assert received_headers.are_too_many(pairs) == too_many

@@ -3,7 +3,7 @@
 import pytest
 
 from warmline_server.core import events as ev
-from warmline_server.core.response import Response
+from warmline_server.core.response import MAX_ITEMS, Response
 
 CALL = ev.ItemDone(b'{"type":"function_call","call_id":"c1"}', "function_call", 0)
 MESSAGE = ev.ItemDone(b'{"type":"message"}', "message", 0)
@@ -112,3 +112,21 @@ def test_response_collects_over_batches() -> None:
     assert (response.response_id, response.items) == ("resp-1", [CALL.item, MESSAGE.item])
     assert response.has_output
     assert response.client_call_finished
+
+
+def done(size: int) -> ev.Emission:
+    return ev.Emission(ev.ItemDone(b"x" * size, "message", 0))
+
+
+def test_response_beyond_its_bytes_or_its_items_is_too_large() -> None:
+    full, many = Response(max_bytes=1000), Response(max_bytes=1_000_000)
+    full.take([done(500), done(500)])
+    many.take([done(1)] * MAX_ITEMS)
+    assert not full.is_too_large
+    assert not many.is_too_large
+
+    full.take([done(1)])
+    many.take([done(1)])
+
+    assert full.is_too_large
+    assert many.is_too_large

@@ -337,3 +337,12 @@ def assert_keeps_to_time(decision: Resend, mishap: Mishap, situation: Situation)
         assert decision.delay_s < situation.remaining_s
     if decision.delay_s and mishap.failure.delay_s is not None and situation.retry_after_cap_s:
         assert decision.delay_s == mishap.failure.delay_s <= situation.retry_after_cap_s
+
+
+@pytest.mark.conformance("D-19")
+def test_backoff_of_a_large_budget_stays_below_half_a_minute_and_a_tenth() -> None:
+    waits_s = [backoff_s(retry, 0.0) for retry in range(1, 101)]
+
+    assert waits_s[:8] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6])
+    assert set(waits_s[8:]) == {30.0}
+    assert backoff_s(100, 1.0) == pytest.approx(33.0)

@@ -10,6 +10,7 @@ import pytest
 import warmline
 from warmline_server.app import App
 from warmline_server.settings import Settings, UpstreamProfile
+from warmline_server.transport import fixture
 from warmline_simulator import ev
 
 
@@ -58,3 +59,11 @@ async def test_fixture_that_cannot_be_read_names_the_file(tmp_path: Path) -> Non
     async with played(tmp_path / "gone.sse") as session, session.turn("hello") as turn:
         with pytest.raises(warmline.UnavailableError, match=r"gone\.sse"):
             await turn.result()
+
+
+async def test_file_beyond_its_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixture, "MAX_FILE_BYTES", 100)
+    async with played(events_file(tmp_path)) as session:
+        with pytest.raises(warmline.WarmlineError, match="has more than 100 bytes"):
+            async with session.turn("hello") as turn:
+                await turn.result()

@@ -338,7 +338,7 @@ async def test_metadata_that_is_in_time_is_told_and_that_of_the_call_goes_first(
 
 
 @pytest.mark.conformance("C-015")
-@pytest.mark.parametrize("program", ["exit 3", "echo not json", "echo '[1]'", "true"])
+@pytest.mark.parametrize("program", ["exit 3", "echo not json", "echo '[1]'", "true", f"echo '{{\"a\":{'[' * 5000}'"])
 async def test_a_metadata_command_that_fails_costs_nothing(program: str) -> None:
     broken = TurnMetadata(command=("/bin/sh", "-c", program))
     async with open_line(turn_metadata=broken) as line, line.session() as session:

@@ -6,6 +6,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from e2e.kit import read_refusal
 from e2e.line import MODEL, open_line
 from manual_clock import ManualClock
 from warmline.v1 import session_service_pb2 as pb
@@ -102,3 +103,32 @@ async def test_unary_call_persists_within_its_budget_and_then_tells_why() -> Non
 
         assert told.value.code() is grpc.StatusCode.UNAVAILABLE
         assert len(line.sim.unary_requests) == 2
+
+
+MODELS = pb.ListModelsRequest()
+
+
+@pytest.mark.parametrize("etag", ["a\r\nX-Evil: 1", "caf\u00e9", "x" * 257])
+async def test_tag_that_no_header_can_carry_back_is_not_asked_with(etag: str) -> None:
+    listed = Reply(body={"data": [{"id": "m"}], "etag": etag}, headers={"ETag": ""})
+    async with open_line(Script(model_replies=[listed, listed]), profile={"models_cache_s": 0.0}) as line:
+        for _ in range(2):
+            told = await line.client.sessions.ListModels(MODELS)
+            assert (list(told.models_json), told.etag) == ([b'{"id":"m"}'], "")
+
+        assert ["if-none-match" in request.headers for request in line.sim.unary_requests] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"data":[{"id":"\xff"}],"etag":"\xff"}', b'{"data":[' + b"[" * 200 + b"]" * 200 + b"]}"],
+    ids=["bytes", "deep"],
+)
+async def test_list_that_cannot_be_read_breaks_the_protocol_and_nothing_else(body: bytes) -> None:
+    bad = Reply(body=body, content_type="application/json")
+    async with open_line(Script(model_replies=[bad]), profile={"request_max_retries": 0}) as line:
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            await line.client.sessions.ListModels(MODELS)
+        assert read_refusal(told.value).reason == "UPSTREAM_PROTOCOL"
+
+        assert (await line.client.sessions.ListModels(MODELS)).models_json

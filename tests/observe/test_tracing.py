@@ -10,7 +10,7 @@ from observe.spans import EndedSpans, attribute, provider_of
 from warmline_server.core.errors import Reason, ServiceError, WarmlineError
 from warmline_server.core.events import FullReason, Mismatch
 from warmline_server.core.records import AttemptStatus, CallOutcome, SpanIds
-from warmline_server.observe import names
+from warmline_server.observe import attributes, names
 from warmline_server.observe.attributes import Capture
 from warmline_server.observe.tracing import TracingObserver, carrier_of, open_tracer, rpc_span
 
@@ -314,3 +314,13 @@ async def test_captured_content_is_cut_to_its_limit(max_bytes: int) -> None:
     assert max_bytes - 1 <= len(request.encode()) <= max_bytes or request == CONTENT.decode()
     assert CONTENT.decode().startswith(request)
     assert output == '[{"text":"ANSWER"},{}]'[:max_bytes]
+
+
+def test_number_that_telemetry_cannot_carry_is_left_out() -> None:
+    sent = attributes._of_settings(
+        b'{"max_output_tokens":' + b"9" * 30 + b',"temperature":1e30,"top_p":0.5,"x":' + b"[" * 5000
+    )
+    assert sent == {}
+
+    sent = attributes._of_settings(b'{"max_output_tokens":' + b"9" * 30 + b',"temperature":1e30,"top_p":0.5}')
+    assert sent == {names.GEN_AI_REQUEST_TOP_P: 0.5}

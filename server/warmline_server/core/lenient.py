@@ -16,10 +16,14 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not JSON. RecursionError: nested beyond reason."""
 
 
-# Escapes of a JSON string, so that an escaped backslash is never taken for the start of the next one.
-_ESCAPES = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u([dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+# A whole pair of surrogates, or half of one, after as many backslashes as escape each other: matched from the first of
+# them on, so that an escaped one is never taken for the start of an escape, and no run of them is looked at twice.
+_SURROGATES = re.compile(
+    rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u([dD][89a-fA-F][0-9a-fA-F]{2}))"
 )
+_REPLACEMENT = b"fffd"
+# A text is cut once, and a stream of deltas now and then; what has more halves was made to be mended.
+MAX_HALVES = 1000
 
 
 def mend(payload: bytes) -> tuple[bytes, tuple[bytes, ...]]:
@@ -28,16 +32,18 @@ def mend(payload: bytes) -> tuple[bytes, tuple[bytes, ...]]:
     JSON allows such a half, as a model leaves it that was cut inside an emoji; msgspec and UTF-8 do not.
     Returns: JSON of the same length, so that offsets hold, and the halves that were replaced; none: unchanged.
     """
+    mended = bytearray()
     halves: list[bytes] = []
-
-    def replace(match: re.Match[bytes]) -> bytes:
+    for match in _SURROGATES.finditer(payload):
         half = match.group(1)
         if half is None:
-            return match.group()
+            continue
+        if len(halves) == MAX_HALVES:
+            return payload, ()
         halves.append(half.lower())
-        return b"\\ufffd"
-
-    return _ESCAPES.sub(replace, payload), tuple(halves)
+        mended = mended or bytearray(payload)
+        mended[match.start(1) : match.end(1)] = _REPLACEMENT
+    return (bytes(mended), tuple(halves)) if halves else (payload, ())
 
 
 class LenientDecoder(Generic[T]):
