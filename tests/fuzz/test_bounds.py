@@ -21,7 +21,7 @@ from warmline_server.core.frames import FrameReader
 from warmline_server.core.sse import SseDecoder
 from warmline_server.transport import websocket
 from warmline_server.transport.content_coding import ContentDecoder
-from warmline_server.transport.http_exchange import HttpExchange, HttpLimits, Reply
+from warmline_server.transport.http_exchange import EVENT_COST_BYTES, HttpExchange, HttpLimits, Reply
 
 MIB = 1024 * 1024
 
@@ -53,12 +53,13 @@ async def unread_reply(coding: str, chunks: Iterable[bytes]) -> None:
     async def send() -> Reply:
         return Reply(200, {"content-encoding": coding}, body(), close)
 
-    exchange = HttpExchange(ManualClock(), HttpLimits(max_event_bytes=MIB))
+    exchange = HttpExchange(ManualClock(), HttpLimits(max_event_bytes=MIB // 4))
     task = asyncio.create_task(exchange.run(send))
     exchange.started(task)
     await exchange.opened()
     while exchange.is_reading and not task.done():  # noqa: ASYNC110  each pass lets the exchange take a chunk
         await asyncio.sleep(0)
+    assert len(exchange._events) <= 256 * 1024 // EVENT_COST_BYTES + 2000
     exchange.abandon()
     await asyncio.wait([task])
 
@@ -70,11 +71,11 @@ def repeated(chunk: bytes, times: int) -> Iterable[bytes]:
 # What zeros become is the costliest content of all; events full of them are real events.
 BOMB = sse(b"0" * 100_000) * 100
 HTTP_FLOODS: list[tuple[str, str, Iterable[bytes]]] = [
-    ("tiny events", "", repeated(sse(b"12") * 2000, 100)),
+    ("tiny events", "", repeated(sse(b"12") * 2000, 20)),
     ("gzip bomb", "gzip", [gzip.compress(BOMB, mtime=0)]),
     ("zstd bomb", "zstd", [zstandard.compress(BOMB)]),
     ("line without an end", "", repeated(b"data: " + b"x" * 60_000, 500)),
-    ("event without an end", "", repeated(b"data\n" * 12_000, 2000)),
+    ("event without an end", "", repeated(b"data\n" * 2000, 2000)),
 ]
 
 
