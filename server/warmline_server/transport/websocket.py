@@ -23,6 +23,7 @@ from warmline_server.core import failures, received_headers
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.core.events import Transport
 from warmline_server.core.ws_header import frame_at, is_plain
+from warmline_server.transport import content_coding
 from warmline_server.transport.base import Head
 
 # Of an error body, what a diagnosis needs; the library keeps no more than 1 MiB of it anyway.
@@ -32,6 +33,12 @@ READ_AHEAD_BYTES = 256 * 1024
 # A larger frame is read by the library as it comes, so that no part of it is copied twice.
 SMALL_FRAME_BYTES = 64 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
+# Frames of one message; the largest message in frames of 1 KiB.
+MAX_FRAGMENTS = 16 * 1024
+# What a message costs here beside its bytes: without it a million empty ones would count as nothing.
+MESSAGE_COST_BYTES = 64
+# Pings whose answers wait because the peer does not read; real peers send one in many seconds.
+MAX_WAITING_PONGS = 64
 # How long a peer may take to answer our close frame.
 GOODBYE_S = 1.0
 # How much the kernel may hold of our writes before a send waits.
@@ -193,6 +200,10 @@ async def open_websocket(
         ) from error
     except (OSError, EOFError, InvalidHandshake) as error:
         raise failures.connect_failed(_describe(error)) from error
+    assert line.response is not None, "the handshake was answered"
+    if received_headers.are_too_many(list(line.response.headers.raw_items())):
+        line.abort()
+        raise failures.broke_protocol("handshake answered with more headers, or more bytes of them, than are read")
     return WebSocket(line, connection_id, clock)
 
 
@@ -248,6 +259,9 @@ class _Line(ClientConnection):
         self._owed = 0
         self._small_frame_bytes = min(SMALL_FRAME_BYTES, protocol.max_message_size or SMALL_FRAME_BYTES)
         self._answer_end = b""
+        self._received_bytes = 0
+        self._inflated_bytes = 0
+        self._waiting_pongs = 0
         self._parts: list[bytes] = []
         self._reading_paused = False
         self._failure: Exception | None = None
@@ -326,11 +340,13 @@ class _Line(ClientConnection):
         Frame by frame, until enough waits: a small frame may inflate a thousandfold.
         """
         protocol, at, have = self.protocol, 0, len(data)
-        while at < have and not self._reading_paused:
+        # What came in the same read as a failure is as lost as what comes after it.
+        while at < have and not self._reading_paused and self._failure is None:
             if self._owed:
                 piece = data[at : at + self._owed]
                 at += len(piece)
                 self._owed -= len(piece)
+                self._received_bytes += len(piece)
                 super().data_received(piece)
                 if protocol.state is not State.OPEN:  # nothing is read any more: the rest is the library's to discard
                     super().data_received(data[at:])
@@ -359,6 +375,8 @@ class _Line(ClientConnection):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at_s = self._clock.now_s()
+        if self._failure is not None:
+            return
         if self._unread:
             data, self._unread = self._unread + data, b""
         if self.protocol.state is State.OPEN:
@@ -396,8 +414,7 @@ class _Line(ClientConnection):
         elif event.opcode is Opcode.BINARY:
             self.fail(failures.broke_protocol("unexpected binary websocket event"))
         elif event.opcode is Opcode.PING:
-            if self._socket is not None and self._socket.on_ping is not None:
-                self._socket.on_ping()
+            self._take_ping()
         elif event.opcode is Opcode.CLOSE:
             self._take_close()
 
@@ -419,9 +436,31 @@ class _Line(ClientConnection):
         else:
             self._socket.peer_closes()
 
+    def _take_ping(self) -> None:
+        """The library has answered it; where the answers are not read, they would pile up without end."""
+        waits = self.transport.get_write_buffer_size() > WRITE_LIMIT_BYTES
+        self._waiting_pongs = self._waiting_pongs + 1 if waits else 0
+        if self._waiting_pongs > MAX_WAITING_PONGS:
+            self._refuse(f"more than {MAX_WAITING_PONGS} pings without reading their answers")
+        elif self._socket is not None and self._socket.on_ping is not None:
+            self._socket.on_ping()
+
+    def _refuse(self, what: str) -> None:
+        """The peer does what no peer needs to do."""
+        self.fail(failures.broke_protocol(what))
+        self.abort()
+
     def _take_text(self, frame: Frame) -> None:
         data = bytes(frame.data)
+        if self.protocol.extensions:
+            self._inflated_bytes += len(data)
+            if content_coding.is_bomb(self._received_bytes, self._inflated_bytes):
+                self._refuse(f"websocket stream that inflates more than {content_coding.MAX_RATIO} times")
+                return
         if not frame.fin or self._parts:
+            if len(self._parts) >= MAX_FRAGMENTS:
+                self._refuse(f"websocket message in more than {MAX_FRAGMENTS} frames")
+                return
             self._parts.append(data)
             if not frame.fin:
                 return
@@ -434,7 +473,7 @@ class _Line(ClientConnection):
             self._idle_frame(data)
             return
         self._frames.append(data)
-        self._frames_bytes += len(data)
+        self._frames_bytes += len(data) + MESSAGE_COST_BYTES
         if self._frames_bytes > READ_AHEAD_BYTES and not self._reading_paused:
             self._reading_paused = True
             self.transport.pause_reading()

@@ -180,7 +180,7 @@ async def _messages(line: Any, wire: "Wire", feed: Iterable[bytes], reads: bool)
             break
         line.data_received(piece)
         held = sum(map(len, line._frames)) + sum(map(len, line._parts))
-        assert held <= websocket.READ_AHEAD_BYTES + 2 * MAX_MESSAGE_BYTES + 1032 * websocket.PIECE_BYTES
+        assert held <= websocket.READ_AHEAD_BYTES + 2 * MAX_MESSAGE_BYTES
         assert len(line._parts) <= websocket.MAX_FRAGMENTS
         while line._frames or line._failure is not None:
             try:
