@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fuzz.checks.events import depth
 from warmline_server.core.delta import digest
 from warmline_server.core.errors import CallerError, Reason
+from warmline_server.core.events import Emission
 from warmline_server.core.frames import FrameReader
 from warmline_server.core.nesting import BUNDLE_DEPTH, MAX_DEPTH, is_too_deep
 from warmline_server.core.request import build
@@ -54,7 +55,8 @@ def test_event_too_deep_to_be_passed_on_breaks_the_protocol(with_payload: bool) 
         b'{"type":"response.output_item.done","item":' + nested(MAX_DEPTH + 1) + b"}",
         b'{"type":"response.unheard_of","a":' + nested(MAX_DEPTH) + b"}",
     ):
-        failure = FrameReader().read(payload, 1, out := [], with_payload=with_payload)
+        out: list[Emission] = []
+        failure = FrameReader().read(payload, 1, out, with_payload=with_payload)
 
         assert failure is not None
         assert (failure.reason, failure.text) == (Reason.UPSTREAM_PROTOCOL, "event nested deeper than 128 levels")
@@ -64,8 +66,9 @@ def test_event_too_deep_to_be_passed_on_breaks_the_protocol(with_payload: bool) 
 def test_event_whose_deep_part_nobody_gets_is_read() -> None:
     payload = b'{"type":"response.created","response":{"id":"resp_1","tools":' + nested(MAX_DEPTH) + b"}}"
     reader = FrameReader()
+    out: list[Emission] = []
 
-    assert reader.read(payload, 1, out := [], with_payload=False) is None
+    assert reader.read(payload, 1, out, with_payload=False) is None
     assert len(out) == 1
     assert reader.read(payload, 1, [], with_payload=True) is not None
 

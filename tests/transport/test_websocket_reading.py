@@ -35,6 +35,9 @@ class Wire:
 
     def write(self, data: bytes) -> None: ...
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def set_write_buffer_limits(self, *_args: object) -> None: ...
 
     def pause_reading(self) -> None:

@@ -15,7 +15,9 @@ from warmline_server.core.nesting import MAX_DEPTH
 from warmline_server.core.received_headers import LONGEST_ID
 from warmline_server.core.request import is_client_call
 from warmline_server.core.response import Response
-from warmline_server.rpc import status, translate_events
+from warmline_server.rpc import status
+from warmline_server.rpc.encode import Encoder
+from warmline_server.rpc.translate_events import to_proto
 
 NOW_UNIX_S = 1_700_000_000.0
 # What proxies and clients take in trailers.
@@ -36,6 +38,7 @@ def check_events(data: bytes) -> None:
     take = Take(data)
     raw = take.flag()
     reader, response = FrameReader(now_unix_s=lambda: NOW_UNIX_S), Response(max_bytes=1_000_000)
+    caller = _Caller(raw=raw)
     for payload in take.rest().split(b"\n"):
         out: list[Emission] = []
         skipped = reader.skipped
@@ -44,7 +47,7 @@ def check_events(data: bytes) -> None:
         for emission in out:
             _check_verbatim(emission, payload)
         del out[response.take(out) :]
-        _check_messages(out, raw=raw)
+        caller.take(out)
         if failure is not None:
             check_failure(failure)
             break
@@ -70,11 +73,21 @@ def _check_verbatim(emission: Emission, payload: bytes) -> None:
         _check_limits(event)
 
 
-def _check_messages(out: list[Emission], *, raw: bool) -> None:
-    """The caller's message can be made, sent, and read again."""
-    shown = [emission for emission in out if not isinstance(emission.event, TurnStateSeen)]
-    message = pb.StreamTurnResponse(events=translate_events.to_proto(shown, 0, raw=raw))
-    assert pb.StreamTurnResponse.FromString(message.SerializeToString()) == message
+class _Caller:
+    """Takes a call's events as a caller does: each message can be made, sent, and read again as what it was made of."""
+
+    def __init__(self, *, raw: bool) -> None:
+        self._raw = raw
+        self._encoder = Encoder(raw=raw)
+        self._sequence = 0
+
+    def take(self, out: list[Emission]) -> None:
+        """A batch, without what is the session's."""
+        shown = [emission for emission in out if not isinstance(emission.event, TurnStateSeen)]
+        message = pb.StreamTurnResponse.FromString(self._encoder.encode(shown, self._sequence))
+        numbered = enumerate(shown, start=self._sequence + 1)
+        assert list(message.events) == [to_proto(emission, number, raw=self._raw) for number, emission in numbered]
+        self._sequence += len(shown)
 
 
 def depth(text: bytes) -> int:
@@ -130,7 +143,7 @@ def check_headers(data: bytes) -> None:
         for transport in (Transport.WEBSOCKET, Transport.HTTP):
             events = received_headers.head_events(headers, transport)
             assert len(events) <= rate_limits.MAX_FAMILIES + 3
-            _check_messages([Emission(event) for event in events], raw=False)
+            _Caller(raw=False).take([Emission(event) for event in events])
             for event in events:
                 if isinstance(event, RateLimits):
                     _check_limits(event)

@@ -50,11 +50,12 @@ def check_settings(data: bytes) -> None:
 
 def check_tokens(data: bytes) -> None:
     """A credential in a text, a file, a token endpoint's answer: one that a header can carry, or Malformed."""
-    for read in (
+    readers: tuple[Callable[[], Token], ...] = (
         lambda: tokens.from_text(data),
         lambda: tokens.from_file(data),
         lambda: tokens.from_reply(data, Token("former", "account", None, "refresh"), NOW_UNIX_S),
-    ):
+    )
+    for read in readers:
         try:
             token = read()
         except Malformed:
