@@ -16,7 +16,7 @@ from fuzz.targets.events import EVENTS
 from fuzz.test_targets import ODD
 from warmline.v1 import turn_service_pb2 as turns
 from warmline.v1 import types_pb2 as types
-from warmline_simulator import Connection, Frame, Reply, Script, ev
+from warmline_simulator import Close, Connection, Frame, Reply, Script, ev
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["ws", "http"])
 DEEP = b"[" * 200 + b"]" * 200
@@ -100,8 +100,9 @@ CAPS: list[tuple[str, str, Any, dict[str, Any], str]] = [
 async def test_cap_ends_the_call_with_its_reason_and_the_next_one_works(
     transport: str, payload: bytes, profile: dict[str, Any], says: str
 ) -> None:
-    step = b"data: " + payload + b"\n\n" if transport == "http" else Frame(payload)
-    answer = Reply(events=[ev.created(), step])
+    # The end that follows is what the call would meet without the cap.
+    steps = [b"data: " + payload + b"\n\n"] if transport == "http" else [Frame(payload), Close(1000)]
+    answer = Reply(events=[ev.created(), *steps])
     async with open_line(script_of(transport, answer), profile=profile) as line:
         bystander = await Bystander(line, "bystander").start()
         refusal = await refused_turn(line, request("one", transport))
