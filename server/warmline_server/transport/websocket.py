@@ -261,6 +261,7 @@ class _Line(ClientConnection):
         self._answer_end = b""
         self._received_bytes = 0
         self._inflated_bytes = 0
+        self._judged_at_bytes = content_coding.UNJUDGED_BYTES
         self._waiting_pongs = 0
         self._parts: list[bytes] = []
         self._reading_paused = False
@@ -329,7 +330,8 @@ class _Line(ClientConnection):
 
     def _resume(self) -> None:
         self._reading_paused = False
-        self._read(self._unread)
+        if self._failure is None:
+            self._read(self._unread)
         self._note_bad_frame()
         if not self._reading_paused:
             self.transport.resume_reading()
@@ -340,15 +342,16 @@ class _Line(ClientConnection):
         Frame by frame, until enough waits: a small frame may inflate a thousandfold.
         """
         protocol, at, have = self.protocol, 0, len(data)
-        # What came in the same read as a failure is as lost as what comes after it.
-        while at < have and not self._reading_paused and self._failure is None:
+        while at < have and not self._reading_paused:
             if self._owed:
                 piece = data[at : at + self._owed]
                 at += len(piece)
                 self._owed -= len(piece)
                 self._received_bytes += len(piece)
                 super().data_received(piece)
-                if protocol.state is not State.OPEN:  # nothing is read any more: the rest is the library's to discard
+                if self._failure is not None:  # what came with it is as lost as what comes after it
+                    at = have
+                elif protocol.state is not State.OPEN:  # nothing is read any more: the rest is the library's to discard
                     super().data_received(data[at:])
                     at = have
                 continue
@@ -445,6 +448,12 @@ class _Line(ClientConnection):
         elif self._socket is not None and self._socket.on_ping is not None:
             self._socket.on_ping()
 
+    def _judge(self) -> None:
+        """Looks now and then whether what inflates so much is of use to anybody."""
+        self._judged_at_bytes = self._inflated_bytes + READ_AHEAD_BYTES
+        if content_coding.is_bomb(self._received_bytes, self._inflated_bytes):
+            self._refuse(f"websocket stream that inflates more than {content_coding.MAX_RATIO} times")
+
     def _refuse(self, what: str) -> None:
         """The peer does what no peer needs to do."""
         self.fail(failures.broke_protocol(what))
@@ -452,10 +461,10 @@ class _Line(ClientConnection):
 
     def _take_text(self, frame: Frame) -> None:
         data = bytes(frame.data)
-        if self.protocol.extensions:
-            self._inflated_bytes += len(data)
-            if content_coding.is_bomb(self._received_bytes, self._inflated_bytes):
-                self._refuse(f"websocket stream that inflates more than {content_coding.MAX_RATIO} times")
+        self._inflated_bytes += len(data)
+        if self._inflated_bytes > self._judged_at_bytes:
+            self._judge()
+            if self._failure is not None:
                 return
         if not frame.fin or self._parts:
             if len(self._parts) >= MAX_FRAGMENTS:
