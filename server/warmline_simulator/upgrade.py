@@ -149,5 +149,6 @@ async def _play_unasked(state: State, side: WebSocketSide, connection: Connectio
     )
     answer = Answer(state, record, LaneOutlet(side, None))
     answer.scripted = True
+    record.ended_at_s = record.received_at_s  # no request is under way, so its end must not count as one's
     await play(answer, connection.then, between_s=0)
     answer.outlet.flush()

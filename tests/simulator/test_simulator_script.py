@@ -352,8 +352,10 @@ async def test_an_idle_connection_can_be_closed_by_script_and_by_hand() -> None:
             await ws.wait_closed()
             codes.append(ws.close_code)
         await sim.wait_for_connections_closed(3)
+        await sim.wait_for_idle()
 
     assert codes == [1012, 1001, 1006]
+    assert sim.counters.responses_running == 0
 
 
 async def test_close_after_and_reset_after_bytes_end_the_connection() -> None:
