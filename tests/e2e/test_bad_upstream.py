@@ -334,6 +334,15 @@ async def test_what_cannot_be_read_between_events_is_left_out(transport: str) ->
     assert len([event for event in events if event.HasField("item_done")]) == 1
 
 
+@pytest.mark.conformance("C-086")
+async def test_nothing_that_comes_in_one_packet_with_a_binary_frame_counts() -> None:
+    whole = ev.text_response("one two three", response_id="resp_1")
+    async with bad_day("ws", Reply(events=[*whole[:5], b"\x00\x01", *whole[5:]])) as line:
+        told = await fail(line, "ws")
+
+    assert (told.code, told.reason) == (CODE.ABORTED, PROTOCOL)
+
+
 async def test_failed_handshake_is_healed_over_http_when_the_caller_allows_it() -> None:
     html = Connection(status=200, headers=AS_HTML, body=HTML)
     async with bad_day("ws", html) as line:
