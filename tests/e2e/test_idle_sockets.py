@@ -1,5 +1,7 @@
 """Sockets that wait: looked after while nobody uses them (D-7, D-8)."""
 
+from typing import Any
+
 import pytest
 
 from e2e.line import (
@@ -30,6 +32,22 @@ async def test_an_idle_socket_that_answers_no_ping_is_replaced() -> None:
         await until_slot(session, "READY")
         await clock.advance(1.0)  # it does not answer the goodbye either
         await line.until_handshake_ended(0)
+        assert (await answer(session.turn("hello"))).slot_outcome == "ADOPTED"
+
+
+@pytest.mark.conformance("D-7")
+@pytest.mark.parametrize(
+    "word",
+    [ev.error(400, "websocket_connection_limit_reached"), b"\x00\x01", Frame(b"x", opcode=3), ev.created()],
+    ids=["error", "binary", "bad frame", "event of a response"],
+)
+async def test_an_idle_socket_that_says_what_none_may_say_is_replaced_at_once(word: Any) -> None:
+    script = Script(connections=[Connection(then=[Gate("say"), word]), Connection()])
+    async with open_line(script, profile=NO_CARE, clock=ManualClock()) as line, line.session() as session:
+        await session.preconnect(wait=True)
+        line.sim.release("say")
+        await line.sim.wait_for_answered_handshakes(2)
+        await until_slot(session, "READY")
         assert (await answer(session.turn("hello"))).slot_outcome == "ADOPTED"
 
 

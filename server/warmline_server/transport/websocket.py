@@ -415,7 +415,7 @@ class _Line(ClientConnection):
         elif event.opcode is Opcode.TEXT or event.opcode is Opcode.CONT:
             self._take_text(event)
         elif event.opcode is Opcode.BINARY:
-            self.fail(failures.broke_protocol("unexpected binary websocket event"))
+            self._take_binary()
         elif event.opcode is Opcode.PING:
             self._take_ping()
         elif event.opcode is Opcode.CLOSE:
@@ -459,6 +459,13 @@ class _Line(ClientConnection):
         self.fail(failures.broke_protocol(what))
         self.abort()
 
+    def _take_binary(self) -> None:
+        """No upstream sends one: the exchange fails, and an idle socket is not one to keep."""
+        if self._socket is not None and not self._socket.has_exchange:
+            self.abort()
+        else:
+            self.fail(failures.broke_protocol("unexpected binary websocket event"))
+
     def _take_text(self, frame: Frame) -> None:
         data = bytes(frame.data)
         self._inflated_bytes += len(data)
@@ -490,8 +497,9 @@ class _Line(ClientConnection):
             self.transport.pause_reading()
 
     def _idle_frame(self, frame: bytes) -> None:
-        """Notices (limits, timing) may trail a response; events of a response mean that the socket is out of step."""
-        if b'"response.' in frame[:256] and b'"response.metadata"' not in frame[:256]:
+        """Notices (limits, timing) may trail a response; errors and events of a response mean that it is out of step."""
+        head = frame[:256]
+        if b'"error"' in head or (b'"response.' in head and b'"response.metadata"' not in head):
             self.abort()
 
     def _wake(self) -> None:
