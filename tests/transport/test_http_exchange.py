@@ -126,6 +126,18 @@ async def test_end_before_the_terminal_event_is_a_lost_stream_after_what_came_be
     assert caught.value.text == (expected if ending == "reset" else "stream closed before response.completed")
 
 
+async def test_body_that_is_garbled_is_no_lost_stream(http: HttpTransport, server: RawServer) -> None:
+    exchange, peer = await open_stream(http, server)
+    peer.send_chunk(event("a"))
+    assert await soon(exchange.receive()) == [b'{"type": "a"}']
+    peer.send(b"no size of a chunk\r\n")
+
+    with pytest.raises(UpstreamFailure) as caught:
+        await soon(exchange.receive())
+
+    assert (caught.value.reason, caught.value.heal) == (Reason.UPSTREAM_PROTOCOL, Heal.RESEND)
+
+
 async def test_abandon_cuts_the_connection_at_once(http: HttpTransport, server: RawServer) -> None:
     exchange, peer = await open_stream(http, server)
     waiting = asyncio.create_task(exchange.receive())

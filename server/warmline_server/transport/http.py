@@ -292,7 +292,10 @@ async def _chunks(response: "httpx.Response") -> AsyncIterator[bytes]:
         async for chunk in response.aiter_raw():
             yield chunk
     except httpx.RemoteProtocolError as error:
-        raise failures.stream_lost(CLOSED_EARLY) from error
+        # As above: only their words tell a body that breaks off from one that is garbled.
+        if "closed connection" in str(error):
+            raise failures.stream_lost(CLOSED_EARLY) from error
+        raise failures.broke_protocol("body of the reply from upstream is not HTTP") from error
     except httpx.HTTPError as error:
         raise failures.stream_lost(f"stream broke before response.completed: {_describe(error)}") from error
 
