@@ -368,6 +368,29 @@ async def test_events_that_nobody_asked_for_end_the_idle_socket_and_no_turn() ->
     assert not any(event.text_delta.delta == "for nobody" for event in events)
 
 
+@pytest.mark.parametrize(
+    ("trailing", "outcome"),
+    [
+        ([ev.completed()], types.SLOT_OUTCOME_COLD),
+        ([ev.failed()], types.SLOT_OUTCOME_COLD),
+        ([ev.error(500)], types.SLOT_OUTCOME_COLD),
+        ([ev.text_delta("late")], types.SLOT_OUTCOME_COLD),
+        ([ev.codex_rate_limits(), {"type": "response.metadata"}], types.SLOT_OUTCOME_REUSED),
+    ],
+    ids=["second terminal", "failure", "error", "delta", "notices"],
+)
+async def test_what_comes_in_one_packet_with_the_terminal_event_tells_whether_the_socket_is_kept(
+    trailing: Sequence[Any], outcome: int
+) -> None:
+    whole = ev.text_response("one two three", response_id="resp_1")
+    async with bad_day("ws", Reply(events=[*whole, *trailing])) as line:
+        first = await completed(line, turn_once("one", "ws"))
+        second = await completed(line, turn_once("one", "ws"))
+
+    assert "".join(event.text_delta.delta for event in first) == "one two three"
+    assert [e.attempt_started.slot_outcome for e in second if e.HasField("attempt_started")] == [outcome]
+
+
 @pytest.mark.parametrize("response_id", ["résp", "line\nbreak", "x" * 20_000], ids=["not ASCII", "line break", "long"])
 @pytest.mark.parametrize("transport", ["ws", "http"])
 async def test_id_that_no_header_can_carry_does_not_cost_the_status(transport: str, response_id: str) -> None:

@@ -73,6 +73,11 @@ class IdleWatch:
         self._exchange.fail(failures.idle(self._transport, self._limit_s, first=self._first))
 
 
+def _is_of_a_response(emission: Emission) -> bool:
+    """Metadata may trail the response that it is about, as notices of other names do."""
+    return emission.upstream_type.startswith("response.") and emission.upstream_type != "response.metadata"
+
+
 class Hooks(Protocol):
     """What an attempt asks of its call."""
 
@@ -106,6 +111,7 @@ class Attempt:
         self._with_payload = with_payload
         self._reader = FrameReader(now_unix_s=lambda: clock.unix_ns() / 1e9)
         self._batch_at_s = 0.0
+        self._trailed = False
 
     def begin(self) -> None:
         """The request is about to be sent."""
@@ -136,7 +142,10 @@ class Attempt:
                 failure = self._decode(payloads, out)
                 out = self._screen(out, hooks)
                 if self.response.terminal is not None:
-                    exchange.finish()
+                    if self._trailed:
+                        exchange.abandon()  # whoever adds to a response that is over may go on doing so (D-4)
+                    else:
+                        exchange.finish()
                     out[-1] = hooks.settle(out[-1])
                 if out:
                     self._note_held(now_s)
@@ -185,7 +194,10 @@ class Attempt:
             failure = reader.read(payload, record.number, out, with_payload=self._with_payload)
             if failure is not None:
                 break
-        del out[self.response.take(out) :]
+        kept = self.response.take(out)
+        if self.response.terminal is not None:
+            self._trailed = failure is not None or any(map(_is_of_a_response, out[kept:]))
+        del out[kept:]
         record.response_id = self.response.response_id or reader.response_id
         record.response_model = reader.response_model
         if failure is None and self.response.is_too_large:
