@@ -1,0 +1,54 @@
+"""All cells: the matrix itself under the default retry mode, and the smaller sets beside it."""
+
+from collections.abc import Iterator
+
+from chaos.cell import Cell, Fault
+from chaos.effects import Senseless
+from chaos.network import NETWORK_FAULTS
+from chaos.phases import TRANSPORTS, Phase
+from chaos.scripted import SCRIPTED_FAULTS, STATUS_FAULTS
+
+FAULTS: tuple[Fault, ...] = (*NETWORK_FAULTS, *STATUS_FAULTS, *SCRIPTED_FAULTS)
+
+# One of each kind of effect: lost, silent, refused in passing, refused for good, healed at no cost, harmless.
+FOR_OTHER_MODES = (
+    "reset",
+    "blackhole",
+    "corrupt",
+    "426",
+    "500",
+    "403",
+    "error 429",
+    "error, forgotten",
+    "failed, too long",
+    "incomplete",
+    "no more",
+    "unknown event",
+    "two terminals",
+)
+AFTER_A_CALL = ("reset", "stall", "error 429", "failed", "failed, too long", "bad terminal", "trickle")
+
+
+def all_cells() -> Iterator[Cell]:
+    """Every fault in every phase over both transports, also where that makes no sense."""
+    for transport in TRANSPORTS:
+        for fault in FAULTS:
+            for phase in Phase:
+                yield Cell(fault, phase, transport)
+
+
+def other_modes() -> Iterator[Cell]:
+    """Some of each kind under REFERENCE and NEVER, and after a call that the caller executes."""
+    for mode in ("reference", "never"):
+        for cell in all_cells():
+            if cell.fault.name in FOR_OTHER_MODES:
+                yield Cell(cell.fault, cell.phase, cell.transport, mode)
+    for mode in ("before_output", "reference", "never"):
+        for cell in all_cells():
+            if cell.fault.name in AFTER_A_CALL and cell.phase in (Phase.AFTER_ITEM, Phase.AT_TERMINAL):
+                yield Cell(cell.fault, cell.phase, cell.transport, mode, tool_call=True)
+
+
+def real(cells: Iterator[Cell]) -> list[Cell]:
+    """Those that exist."""
+    return [cell for cell in cells if not isinstance(cell.effect, Senseless)]

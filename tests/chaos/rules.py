@@ -1,0 +1,200 @@
+"""What must follow when an exchange meets an effect: the endings, attempts and transports of DESIGN §2 and §3.
+
+Written from the design, by phase and effect; nothing here looks at the server's code.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chaos.effects import Effect, Ended, Failure, Heal, Unanswered, Unnoticed
+from chaos.phases import HAS_OUTPUT, Phase, TransportName
+
+Mode = Literal["before_output", "reference", "never"]
+
+# DESIGN §2, the table of endings, by reason. Those in AFTER_OUTPUT are ABORTED once output was delivered.
+CODES = {
+    "UPSTREAM_REJECTED": "INVALID_ARGUMENT",
+    "UPSTREAM_AUTH": "FAILED_PRECONDITION",
+    "UPSTREAM_PERMISSION": "FAILED_PRECONDITION",
+    "UPSTREAM_NOT_FOUND": "FAILED_PRECONDITION",
+    "CONTEXT_TOO_LONG": "FAILED_PRECONDITION",
+    "UPSTREAM_RATE_LIMITED": "RESOURCE_EXHAUSTED",
+    "UPSTREAM_QUOTA": "RESOURCE_EXHAUSTED",
+    "UPSTREAM_UNREACHABLE": "UNAVAILABLE",
+    "UPSTREAM_FAILED": "UNAVAILABLE",
+    "UPSTREAM_OVERLOADED": "UNAVAILABLE",
+    "UPSTREAM_IDLE": "UNAVAILABLE",
+    "UPSTREAM_STREAM_LOST": "UNAVAILABLE",
+    "UPSTREAM_PROTOCOL": "UNAVAILABLE",
+    "LOST_AFTER_TOOL_CALL": "ABORTED",
+}
+AFTER_OUTPUT = {reason for reason, code in CODES.items() if code == "UNAVAILABLE"}
+# wire-behaviour §7, C-038: the first wait, and how far chance may move it.
+BACKOFF_S, JITTER = 0.2, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What the trace says of one. `reached`: the upstream has a record of it; `created` and `head`: which ids are known."""
+
+    status: Literal["COMPLETED", "INCOMPLETE", "FAILED", "CANCELLED"]
+    transport: TransportName
+    reason: str = ""
+    reached: bool = True
+    created: bool = True
+    head: bool = True
+    told_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How the turn must go.
+
+    `ending`: the last event, or the reason of the failure; `code` blank for OK. `retry_info`: the caller is told when to
+    come back. `story`: the service's own events in order. `delays_s`: the announced waits, None: backoff. `answered_by`:
+    "script" when the answer that met the fault is the one that is delivered, "model" when another one is, "both" when
+    one went on where the other was lost, "part" when it was cut. `handshakes`: upgrades that the turn opened itself and
+    how each ended, as "101", a status, "failed" or "left". `next_transport`, `next_reuses`: how the session's next turn
+    travels, and whether it continues on the same socket.
+    """
+
+    ending: str
+    story: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+    answered_by: Literal["script", "model", "both", "part"]
+    code: str = ""
+    retry_info: bool = False
+    delays_s: tuple[float | None, ...] = ()
+    handshakes: tuple[str, ...] = ()
+    next_transport: TransportName = "ws"
+    next_reuses: bool = False
+    fell_back: tuple[bool, str] | None = None
+
+    @property
+    def requests(self) -> int:
+        """How many requests the upstream sees for the turn."""
+        return sum(attempt.reached for attempt in self.attempts)
+
+
+def expect(effect: Effect, phase: Phase, transport: TransportName, mode: Mode, *, tool_call: bool = False) -> Expected:
+    """What must follow.
+
+    Args: `tool_call`: the first item is a call that the caller executes.
+    """
+    match effect:
+        case Unnoticed():
+            return _unnoticed(effect, phase, transport)
+        case Ended():
+            return _ended(effect, phase, transport)
+        case Unanswered():
+            return _unanswered(effect)
+        case Failure():
+            return _failure(effect, phase, transport, mode, tool_call=tool_call)
+
+
+def _own_handshakes(phase: Phase, transport: TransportName) -> tuple[str, ...]:
+    """Upgrades before the fault: a turn that is to meet it at the connect or in the handshake opens its own socket."""
+    return ("101",) if transport == "ws" and phase in (Phase.CONNECT, Phase.HANDSHAKE) else ()
+
+
+def _unnoticed(effect: Unnoticed, phase: Phase, transport: TransportName) -> Expected:
+    return Expected(
+        ending="completed",
+        story=("attempt_started",),
+        attempts=(Attempt("COMPLETED", transport),),
+        answered_by="script",
+        handshakes=_own_handshakes(phase, transport),
+        next_transport=transport,
+        next_reuses=transport == "ws" and effect.socket_survives,
+    )
+
+
+def _ended(effect: Ended, phase: Phase, transport: TransportName) -> Expected:
+    return Expected(
+        ending="incomplete",
+        story=("attempt_started",),
+        attempts=(Attempt("INCOMPLETE", transport),),
+        answered_by="part",
+        next_transport=transport,
+        next_reuses=False,  # nothing may be continued after an incomplete response
+    )
+
+
+def _unanswered(effect: Unanswered) -> Expected:
+    """D-14: over HTTP, unlatched. Until the upstream has shown that it is well, the next turn does not wait (D-13)."""
+    return Expected(
+        ending="completed",
+        story=("fell_back", "attempt_started"),
+        attempts=(Attempt("COMPLETED", "http"),),
+        answered_by="model",
+        fell_back=(False, "handshake_unanswered"),
+        handshakes=("101" if effect.comes_late else "left",),
+        next_transport="ws" if effect.comes_late else "http",
+    )
+
+
+def _failure(
+    effect: Failure, phase: Phase, transport: TransportName, mode: Mode, *, tool_call: bool
+) -> Expected:
+    # Until its 101 a WebSocket's failure is the handshake's: no attempt came to be (C-097).
+    handshake = transport == "ws" and phase in (Phase.CONNECT, Phase.HANDSHAKE) and effect.silence_s == 0
+    output = phase in HAS_OUTPUT
+    client_call = output and tool_call and phase is not Phase.MID_DELTA
+    failed = Attempt(
+        "FAILED",
+        transport,
+        effect.reason,
+        reached=effect.reached,
+        created=output or effect.names_response,
+        head=effect.head,
+        told_id=effect.tells_id,
+    )
+    before = () if handshake else (failed,)
+    started = () if handshake else ("attempt_started",)
+    opened = _own_handshakes(phase, transport)
+    if handshake:
+        opened = (str(effect.status) if effect.status else "failed",)
+
+    if effect.heal is Heal.OVER_HTTP:
+        return Expected(
+            ending="completed",
+            story=("fell_back", "attempt_started"),
+            attempts=(Attempt("COMPLETED", "http"),),
+            answered_by="model",
+            fell_back=(True, "upgrade_required"),
+            handshakes=opened,
+            next_transport="http",
+        )
+    resent = effect.heal is not Heal.NEVER and mode != "never" and not client_call
+    if output and mode == "before_output":
+        resent = False
+    if resent:
+        restarted = ("restarted",) if output else ()
+        delay = 0.0 if effect.heal is Heal.AT_ONCE else effect.asked_s
+        return Expected(
+            ending="completed",
+            story=(*started, "retrying", "attempt_started", *restarted),
+            attempts=(*before, Attempt("COMPLETED", transport)),
+            answered_by="both" if output else "model",
+            delays_s=(delay,),
+            handshakes=(*opened, "101") if transport == "ws" else (),
+            next_transport=transport,
+            next_reuses=transport == "ws",
+        )
+    reason = effect.reason
+    if client_call and effect.heal is not Heal.NEVER:
+        reason = "LOST_AFTER_TOOL_CALL"
+    code = CODES[reason]
+    if output and reason in AFTER_OUTPUT:
+        code = "ABORTED"
+    return Expected(
+        ending=reason,
+        code=code,
+        # "Clients retry only where RetryInfo says so": never where a repetition would change what was seen.
+        retry_info=code == "UNAVAILABLE" or reason == "UPSTREAM_RATE_LIMITED",
+        story=started,
+        attempts=before,
+        answered_by="part",
+        handshakes=opened,
+        next_transport=transport,
+    )
