@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from chaos.phases import CALL, FIRST, SECOND, WHOLE_TEXT, Phase
-from chaos.rules import BACKOFF_S, JITTER, Attempt, Expected
+from chaos.rules import Attempt, Backoff, Expected
 from chaos.stage import MODEL, Listener, Stage, settled
 from e2e.line import seconds
 from observe.spans import attribute
@@ -88,12 +88,10 @@ def _of_ending(problems: _Problems, expected: Expected, listener: Listener) -> N
 
 def _of_service_events(problems: _Problems, cell: "Cell", expected: Expected, listener: Listener) -> None:
     delays = [seconds(retrying) for retrying in listener.of("retrying")]
-    problems.expect("resends", len(delays), len(expected.delays_s))
-    for number, (delay_s, wanted_s) in enumerate(zip(delays, expected.delays_s, strict=False)):
-        middle = BACKOFF_S * 2**number
-        fits = abs(delay_s - middle) <= middle * JITTER if wanted_s is None else abs(delay_s - wanted_s) < 1e-6
-        if not fits:
-            problems.append(f"wait {number + 1}: {delay_s:g} s, expected {wanted_s or middle:g} s")
+    problems.expect("resends", len(delays), len(expected.waits))
+    for number, (delay_s, wanted) in enumerate(zip(delays, expected.waits, strict=False), start=1):
+        if not (wanted.fits(delay_s) if isinstance(wanted, Backoff) else abs(delay_s - wanted) < 1e-6):
+            problems.append(f"wait {number}: {delay_s:g} s, expected {wanted}")
     fell_back = [(event.latched, event.reason) for event in listener.of("fell_back")]
     problems.expect("fell back", fell_back, [expected.fell_back] if expected.fell_back else [])
     started = listener.of("attempt_started")

@@ -10,9 +10,9 @@ import warmline
 from chaos import audit, network
 from chaos.effects import Effect, Failure, Senseless, Unanswered, Unnoticed
 from chaos.network import NetworkFault
-from chaos.phases import CALL, FIRST, STREAMING, Phase, TransportName, answer, place
+from chaos.phases import CALL, FIRST, STREAMING, TRANSPORTS, Phase, TransportName, answer, place
 from chaos.proxy import Link
-from chaos.rules import Expected, Mode, expect
+from chaos.rules import REQUEST_RETRIES, STREAM_RETRIES, Expected, Mode, expect, expect_lasting
 from chaos.scripted import ScriptedFault, StatusFault
 from chaos.stage import MODEL, Books, Listener, Stage, open_stage, settled, until, until_due
 from e2e.line import session_config, until_slot
@@ -26,22 +26,28 @@ HERE = "here"
 """The gate at which the upstream waits for the fault."""
 ONE, TWO, THREE = "first question", "second question", "third question"
 TURN = "turn-2"
+LASTING_BUDGETS: dict[str, Any] = {"retries": STREAM_RETRIES, "request_retries": REQUEST_RETRIES}
 # More than a socket that was given up may wait for its peer's goodbye.
 GOODBYE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A fault in a phase over a transport. `tool_call`: the first item is a call that the caller executes."""
+    """A fault in a phase over a transport.
+
+    `tool_call`: the first item is a call that the caller executes. `lasting`: every attempt of the turn meets the fault.
+    """
 
     fault: Fault
     phase: Phase
     transport: TransportName
     mode: Mode = "before_output"
     tool_call: bool = False
+    lasting: bool = False
 
     def __str__(self) -> str:
         extra = [self.mode] * (self.mode != "before_output") + ["tool call"] * self.tool_call
+        extra += ["for good"] * self.lasting
         return "-".join([self.fault.name, self.phase.value, self.transport, *extra])
 
     @property
@@ -55,6 +61,10 @@ class Cell:
         effect = self.effect
         if isinstance(effect, Senseless):
             return effect
+        if self.lasting:
+            both = [self.fault.effect(self.phase, transport) for transport in TRANSPORTS]
+            websocket, http = [found if isinstance(found, Failure) else None for found in both]
+            return expect_lasting(websocket if self.transport == "ws" else None, http, self.phase)
         return expect(effect, self.phase, self.transport, self.mode, tool_call=self.tool_call)
 
     @property
@@ -110,6 +120,7 @@ class _Run:
             config = session_config(
                 warm_up="handshake" if is_warm else "none",
                 fallback_policy={"http_only": self.cell.transport == "http"},
+                **(LASTING_BUDGETS if self.cell.lasting else {}),
             )
             async with stage.client.session("session-1", config, model=MODEL) as session:
                 await self._play(stage, session)
@@ -120,7 +131,7 @@ class _Run:
         await self._prepare(stage, session)
         requests, handshakes = len(stage.sim.requests), len(stage.sim.handshakes)
         # Who was refused leaves no trace at the proxy: it listens again when the server says that it was.
-        heal = stage.proxy.listen if self.cell.fault.name == "refuse" else None
+        heal = stage.proxy.listen if self.cell.fault.name == "refuse" and not self.cell.lasting else None
         listener = Listener(self._turn(session, TWO, turn_id=TURN, retry=self.cell.mode), stage.clock, heal)
         try:
             await self._meet(stage, listener)
@@ -170,7 +181,7 @@ class _Run:
                 link.close()
             await until(lambda: not proxy.open_links, "the old connection's end")
             assert isinstance(cell.fault, NetworkFault), "only the network has faults at the connect"
-            await cell.fault.at_connect(proxy)
+            await cell.fault.at_connect(proxy, lasting=cell.lasting)
         if cell.phase is Phase.IDLE:
             await self._strike_idle(stage, session)
 
@@ -201,6 +212,8 @@ class _Run:
     async def _meet(self, stage: Stage, listener: Listener) -> None:
         """The turn is under way: it comes to the phase, meets the fault, and time passes as the effect needs it."""
         cell = self.cell
+        if cell.lasting:
+            return
         if cell.phase is Phase.CONNECT:
             await self._wait_for_link(stage)
         elif cell.phase is not Phase.IDLE:
@@ -328,11 +341,18 @@ def is_second(record: RequestRecord) -> bool:
     return TWO in record.raw.decode()
 
 
+def is_faulted(record: RequestRecord) -> bool:
+    """A request of the turn that meets the fault, and of no turn after it."""
+    return is_second(record) and THREE not in record.raw.decode()
+
+
 def script_of(cell: Cell) -> Script:
     """What the upstream does in a cell."""
     fault = cell.fault
     if isinstance(fault, StatusFault):
         return _script_of_status(fault, cell)
+    if cell.lasting:
+        return _script_for_good(fault, cell)
     if cell.phase is Phase.IDLE and isinstance(fault, ScriptedFault):
         return Script(connections=[Connection(then=[Gate(HERE), *fault.steps])])
     if cell.phase is Phase.HANDSHAKE and cell.transport == "ws":
@@ -356,6 +376,17 @@ def script_of(cell: Cell) -> Script:
     return _script(cell, Reply(match=is_second, events=[*before, Gate(HERE), *steps, *after], headers=HEAD))
 
 
+def _script_for_good(fault: Fault, cell: Cell) -> Script:
+    if not isinstance(fault, ScriptedFault):
+        return Script()
+    replies = {
+        transport: [Reply(match=is_faulted, events=fault.steps_over(transport), times=None)]
+        for transport in TRANSPORTS
+        if isinstance(fault.effect(cell.phase, transport), Failure)
+    }
+    return Script(creates=replies.get("ws", []), posts=replies.get("http", []))
+
+
 # Tells the caller over HTTP that the head of the answer has come.
 HEAD = {"openai-model": "sim-served"}
 
@@ -366,13 +397,21 @@ def _script(cell: Cell, reply: Reply) -> Script:
 
 def _script_of_status(fault: StatusFault, cell: Cell) -> Script:
     is_page = isinstance(fault.body, str) and "<html>" in fault.body
+    post = Reply(
+        match=is_faulted,
+        status=fault.status,
+        headers=fault.headers,
+        body=fault.body,
+        content_type="text/html" if is_page else None,
+        times=None if cell.lasting else 1,
+    )
     if cell.transport == "http":
-        kind = "text/html" if is_page else None
-        return Script(
-            posts=[Reply(match=is_second, status=fault.status, headers=fault.headers, body=fault.body, content_type=kind)]
-        )
+        return Script(posts=[post])
     headers = {**fault.headers, **({"content-type": "text/html"} if is_page else {})}
-    return Script(connections=[Connection(), Connection(status=fault.status, headers=headers, body=fault.body)])
+    refusal = Connection(status=fault.status, headers=headers, body=fault.body)
+    if cell.lasting:
+        return Script(connections=[Connection(), *[refusal] * (1 + STREAM_RETRIES)], posts=[post])
+    return Script(connections=[Connection(), refusal])
 
 
 async def run_cells(cells: Sequence[Cell]) -> list[Result]:

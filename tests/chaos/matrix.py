@@ -29,6 +29,13 @@ FOR_OTHER_MODES = (
 AFTER_A_CALL = ("reset", "stall", "error 429", "failed", "failed, too long", "bad terminal", "trickle")
 
 
+LASTING: dict[Phase, tuple[str, ...]] = {
+    Phase.CONNECT: ("refuse", "reset", "close", "half-close"),
+    Phase.HANDSHAKE: ("200, a page", "301", "404", "429", "500", "503"),
+    Phase.BEFORE_CREATED: ("error 500", "error 429", "failed", "bad terminal", "close 1011", "oversize"),
+}
+
+
 def all_cells() -> Iterator[Cell]:
     """Every fault in every phase over both transports, also where that makes no sense."""
     for transport in TRANSPORTS:
@@ -47,6 +54,13 @@ def other_modes() -> Iterator[Cell]:
         for cell in all_cells():
             if cell.fault.name in AFTER_A_CALL and cell.phase in (Phase.AFTER_ITEM, Phase.AT_TERMINAL):
                 yield Cell(cell.fault, cell.phase, cell.transport, mode, tool_call=True)
+
+
+def for_good() -> Iterator[Cell]:
+    """Faults that every attempt of a turn meets, until its budgets are used up."""
+    for cell in all_cells():
+        if cell.fault.name in LASTING.get(cell.phase, ()):
+            yield Cell(cell.fault, cell.phase, cell.transport, lasting=True)
 
 
 def real(cells: Iterator[Cell]) -> list[Cell]:

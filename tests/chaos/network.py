@@ -30,14 +30,15 @@ class NetworkFault:
     # A fault that keeps bytes back gives them up when the runner says so.
     holds: bool = False
 
-    async def at_connect(self, proxy: Proxy) -> None:
-        """The next connection meets the fault, those after it do not."""
+    async def at_connect(self, proxy: Proxy, *, lasting: bool = False) -> None:
+        """The next connection meets the fault; those after it do not, unless it is `lasting`."""
         if self.name == "refuse":
             await proxy.refuse()
             return
 
         async def accept(link: Link) -> bool:
-            proxy.on_accept = None
+            if not lasting:
+                proxy.on_accept = None
             return await self._accept(link)
 
         proxy.on_accept = accept

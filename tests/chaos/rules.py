@@ -34,6 +34,18 @@ BACKOFF_S, JITTER = 0.2, 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class Backoff:
+    """The wait before a resend that nobody asked a time for; `retry` counts from 1 in its budget."""
+
+    retry: int = 1
+
+    def fits(self, wait_s: float) -> bool:
+        """Whether that long is right."""
+        middle_s = BACKOFF_S * 2 ** (self.retry - 1)
+        return abs(wait_s - middle_s) <= middle_s * JITTER
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """What the trace says of one. `reached`: the upstream has a record of it; `created` and `head`: which ids are known."""
 
@@ -51,7 +63,8 @@ class Expected:
     """How the turn must go.
 
     `ending`: the last event, or the reason of the failure; `code` blank for OK. `retry_info`: the caller is told when to
-    come back. `story`: the service's own events in order. `delays_s`: the announced waits, None: backoff. `answered_by`:
+    come back. `story`: the service's own events in order. `waits`: the announced ones, seconds that the upstream asked
+    for, or a Backoff. `answered_by`:
     "script" when the answer that met the fault is the one that is delivered, "model" when another one is, "both" when
     one went on where the other was lost, "part" when it was cut. `handshakes`: upgrades that the turn opened itself and
     how each ended, as "101", a status, "failed" or "left". `next_transport`, `next_reuses`: how the session's next turn
@@ -64,7 +77,7 @@ class Expected:
     answered_by: Literal["script", "model", "both", "part"]
     code: str = ""
     retry_info: bool = False
-    delays_s: tuple[float | None, ...] = ()
+    waits: tuple["float | Backoff", ...] = ()
     handshakes: tuple[str, ...] = ()
     next_transport: TransportName = "ws"
     next_reuses: bool = False
@@ -170,13 +183,13 @@ def _failure(
         resent = False
     if resent:
         restarted = ("restarted",) if output else ()
-        delay = 0.0 if effect.heal is Heal.AT_ONCE else effect.asked_s
+        wait = 0.0 if effect.heal is Heal.AT_ONCE else _wait(effect, 1)
         return Expected(
             ending="completed",
             story=(*started, "retrying", "attempt_started", *restarted),
             attempts=(*before, Attempt("COMPLETED", transport)),
             answered_by="both" if output else "model",
-            delays_s=(delay,),
+            waits=(wait,),
             handshakes=(*opened, "101") if transport == "ws" else (),
             next_transport=transport,
             next_reuses=transport == "ws",
@@ -197,4 +210,114 @@ def _failure(
         answered_by="part",
         handshakes=opened,
         next_transport=transport,
+    )
+
+
+def _wait(effect: Failure, retry: int) -> float | Backoff:
+    return Backoff(retry) if effect.asked_s is None else effect.asked_s
+
+
+# The budgets of the sessions that meet a fault for good.
+STREAM_RETRIES, REQUEST_RETRIES = 2, 1
+# Another transport meets the same limit, so it is not tried (D-15).
+_NOT_THE_TRANSPORTS = ("UPSTREAM_RATE_LIMITED", "UPSTREAM_OVERLOADED")
+
+
+def expect_lasting(websocket: Failure | None, http: Failure | None, phase: Phase) -> Expected:
+    """What must follow when every attempt meets a failure that a resend could heal, before any output.
+
+    The WebSocket's budget, then HTTP at once and for good with a budget of its own (C-031, C-035, C-039).
+    Args: `http` None: over HTTP all is well. `websocket` None: the session is one of HTTP.
+    """
+    story: list[str] = []
+    attempts: list[Attempt] = []
+    waits: list[float | Backoff] = []
+    handshakes: list[str] = []
+    fell_back = None
+    last = websocket or http
+    if websocket is not None:
+        handshake = phase is not Phase.BEFORE_CREATED
+        for retry in range(1 + STREAM_RETRIES):
+            if retry:
+                story.append("retrying")
+                waits.append(_wait(websocket, retry))
+            if handshake:
+                handshakes.append(str(websocket.status) if websocket.status else "failed")
+                continue
+            if retry:
+                handshakes.append("101")
+            story.append("attempt_started")
+            attempts.append(_failed(websocket, "ws"))
+        if websocket.reason in _NOT_THE_TRANSPORTS:
+            return _gave_up(websocket, story, attempts, waits, handshakes, None, "ws")
+        fell_back = (True, "retries_exhausted")
+        story.append("fell_back")
+        last = http
+    if last is None:
+        return Expected(
+            ending="completed",
+            story=(*story, "attempt_started"),
+            attempts=(*attempts, Attempt("COMPLETED", "http")),
+            answered_by="model",
+            waits=tuple(waits),
+            handshakes=tuple(handshakes),
+            fell_back=fell_back,
+            next_transport="http",
+        )
+    for wait in (None, *_waits_of_posts(last, phase)):
+        if wait is not None:
+            story.append("retrying")
+            waits.append(wait)
+        story.append("attempt_started")
+        attempts.append(_failed(last, "http"))
+    return _gave_up(last, story, attempts, waits, handshakes, fell_back, "http")
+
+
+def _waits_of_posts(failure: Failure, phase: Phase) -> list[float | Backoff]:
+    """A POST without a response has a budget of its own, for each of the stream's (C-039); a limit waits on the latter."""
+    if failure.heal is Heal.NEVER:
+        return []
+    waits: list[float | Backoff] = []
+    by_request = phase is not Phase.BEFORE_CREATED and failure.reason not in _NOT_THE_TRANSPORTS
+    for retry in range(1 + STREAM_RETRIES):
+        if retry:
+            waits.append(_wait(failure, retry))
+        if by_request:
+            waits += [_wait(failure, again) for again in range(1, 1 + REQUEST_RETRIES)]
+    return waits
+
+
+def _failed(failure: Failure, transport: TransportName) -> Attempt:
+    return Attempt(
+        "FAILED",
+        transport,
+        failure.reason,
+        reached=failure.reached,
+        created=failure.names_response,
+        head=failure.head,
+        told_id=failure.tells_id,
+    )
+
+
+def _gave_up(
+    failure: Failure,
+    story: list[str],
+    attempts: list[Attempt],
+    waits: list[float | Backoff],
+    handshakes: list[str],
+    fell_back: tuple[bool, str] | None,
+    next_transport: TransportName,
+) -> Expected:
+    code = CODES[failure.reason]
+    return Expected(
+        ending=failure.reason,
+        code=code,
+        retry_info=code == "UNAVAILABLE" or failure.reason == "UPSTREAM_RATE_LIMITED",
+        story=tuple(story),
+        attempts=tuple(attempts),
+        answered_by="part",
+        waits=tuple(waits),
+        handshakes=tuple(handshakes),
+        fell_back=fell_back,
+        next_transport=next_transport,
     )
