@@ -50,7 +50,7 @@ class Failure:
     """The exchange fails with `reason`.
 
     `status`: HTTP status of the refusal, None when there was none. `asked_s`: the wait that the upstream asked for,
-    None: none. `silence_s`: how long the server waits, on its clock, until it calls it a failure; 0: it is told at once.
+    None: none. `silence_s`: how long the server waits, on its clock, until it calls it a failure; 0: not at all.
     `reached`: the request came to the upstream. `head`: the head of an HTTP answer came, and with it the request's id.
     `tells_id`: the request id that the failure itself tells, None: it tells none. `names_response`: it tells the
     response's id.

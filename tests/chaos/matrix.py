@@ -6,6 +6,7 @@ from chaos.cell import Cell, Fault
 from chaos.effects import Senseless
 from chaos.network import NETWORK_FAULTS
 from chaos.phases import TRANSPORTS, Phase
+from chaos.rules import Mode
 from chaos.scripted import SCRIPTED_FAULTS, STATUS_FAULTS
 
 FAULTS: tuple[Fault, ...] = (*NETWORK_FAULTS, *STATUS_FAULTS, *SCRIPTED_FAULTS)
@@ -46,11 +47,12 @@ def all_cells() -> Iterator[Cell]:
 
 def other_modes() -> Iterator[Cell]:
     """Some of each kind under REFERENCE and NEVER, and after a call that the caller executes."""
-    for mode in ("reference", "never"):
+    modes: tuple[Mode, ...] = ("before_output", "reference", "never")
+    for mode in modes[1:]:
         for cell in all_cells():
             if cell.fault.name in FOR_OTHER_MODES:
                 yield Cell(cell.fault, cell.phase, cell.transport, mode)
-    for mode in ("before_output", "reference", "never"):
+    for mode in modes:
         for cell in all_cells():
             if cell.fault.name in AFTER_A_CALL and cell.phase in (Phase.AFTER_ITEM, Phase.AT_TERMINAL):
                 yield Cell(cell.fault, cell.phase, cell.transport, mode, tool_call=True)

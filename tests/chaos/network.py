@@ -131,7 +131,7 @@ def _lost(phase: Phase, transport: TransportName) -> Effect | Senseless:
             return Unnoticed(warmed_again=True)
         case Phase.IDLE, "http":
             return Unnoticed()
-        case (Phase.CONNECT | Phase.HANDSHAKE), "ws":
+        case ((Phase.CONNECT | Phase.HANDSHAKE), "ws"):
             return _unreachable(phase)
         case Phase.CONNECT, _:
             return Failure("UPSTREAM_STREAM_LOST").unreached()
@@ -254,4 +254,3 @@ NETWORK_FAULTS: tuple[NetworkFault, ...] = (
     NetworkFault("delay", "Bytes are held back for nearly as long as the limit that applies.", _delay, holds=True),
     NetworkFault("late", "Bytes are held back until the attempt was given up, and come then.", _late, holds=True),
 )
-

@@ -15,7 +15,7 @@ class Phase(Enum):
     CONNECT = "connect"
     """The connection is asked for: nothing was sent on it."""
     HANDSHAKE = "handshake"
-    """WebSocket: the upgrade is upstream and not answered. HTTP: the POST is, and the head of its answer has not come."""
+    """WebSocket: the upgrade is upstream and not answered. HTTP: the POST is, and no head of an answer has come."""
     BEFORE_CREATED = "before created"
     """The request is upstream; its answer has begun (HTTP: its head has come) and has told nothing."""
     MID_DELTA = "mid-delta"

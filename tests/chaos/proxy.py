@@ -167,7 +167,7 @@ OnAccept = Callable[[Link], Awaitable[bool]]
 
 
 class Proxy:
-    """Listens on `port` and passes on to `target_port` of loopback. `on_accept`, while set, sees each new link first."""
+    """Listens on `port` and passes on to `target_port` of loopback. `on_accept`, where set, sees each link first."""
 
     def __init__(self, target_port: int) -> None:
         self.port = 0

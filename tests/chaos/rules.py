@@ -41,13 +41,17 @@ class Backoff:
 
     def fits(self, wait_s: float) -> bool:
         """Whether that long is right."""
-        middle_s = BACKOFF_S * 2 ** (self.retry - 1)
+        middle_s = BACKOFF_S * (1 << self.retry - 1)
         return abs(wait_s - middle_s) <= middle_s * JITTER
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What the trace says of one. `reached`: the upstream has a record of it; `created` and `head`: which ids are known."""
+    """What the trace says of one.
+
+    `reached`: the upstream has a record of it; `created` and `head`: which ids are known; `told_id`: the request id
+    that the failure itself told.
+    """
 
     status: Literal["COMPLETED", "INCOMPLETE", "FAILED", "CANCELLED"]
     transport: TransportName
@@ -62,13 +66,13 @@ class Attempt:
 class Expected:
     """How the turn must go.
 
-    `ending`: the last event, or the reason of the failure; `code` blank for OK. `retry_info`: the caller is told when to
-    come back. `story`: the service's own events in order. `waits`: the announced ones, seconds that the upstream asked
-    for, or a Backoff. `answered_by`:
-    "script" when the answer that met the fault is the one that is delivered, "model" when another one is, "both" when
-    one went on where the other was lost, "part" when it was cut. `handshakes`: upgrades that the turn opened itself and
-    how each ended, as "101", a status, "failed" or "left". `next_transport`, `next_reuses`: how the session's next turn
-    travels, and whether it continues on the same socket.
+    `ending`: the last event, or the reason of the failure; `code`: blank for OK. `retry_info`: the caller is told when
+    to come back. `story`: the service's own events, in order. `waits`: those that are announced, in seconds where the
+    upstream asked for them. `answered_by`: "script" when the answer that met the fault is delivered, "model" when
+    another one is, "both" when one went on where the other was lost, "part" when it was cut. `handshakes`: upgrades
+    that the turn opened itself, and how each ended: "101", another status, "failed" or "left". `next_transport`,
+    `next_reuses`: how the session's next turn travels, and whether it goes on incrementally on the same socket.
+    `outcome`: what the turn's span says; blank: as the ending does.
     """
 
     ending: str
@@ -82,6 +86,7 @@ class Expected:
     next_transport: TransportName = "ws"
     next_reuses: bool = False
     fell_back: tuple[bool, str] | None = None
+    outcome: str = ""
 
     @property
     def requests(self) -> int:
@@ -146,9 +151,7 @@ def _unanswered(effect: Unanswered) -> Expected:
     )
 
 
-def _failure(
-    effect: Failure, phase: Phase, transport: TransportName, mode: Mode, *, tool_call: bool
-) -> Expected:
+def _failure(effect: Failure, phase: Phase, transport: TransportName, mode: Mode, *, tool_call: bool) -> Expected:
     # Until its 101 a WebSocket's failure is the handshake's: no attempt came to be (C-097).
     handshake = transport == "ws" and phase in (Phase.CONNECT, Phase.HANDSHAKE) and effect.silence_s == 0
     output = phase in HAS_OUTPUT
@@ -274,7 +277,7 @@ def expect_lasting(websocket: Failure | None, http: Failure | None, phase: Phase
 
 
 def _waits_of_posts(failure: Failure, phase: Phase) -> list[float | Backoff]:
-    """A POST without a response has a budget of its own, for each of the stream's (C-039); a limit waits on the latter."""
+    """A POST without a response has a budget of its own, for each of the stream's (C-039); a limit waits on that."""
     if failure.heal is Heal.NEVER:
         return []
     waits: list[float | Backoff] = []

@@ -115,9 +115,7 @@ STATUS_FAULTS: tuple[StatusFault, ...] = (
     StatusFault("200, a page", "A page of HTML that says 200.", 200, PROTOCOL, PROTOCOL, {}, "<html>hello</html>"),
     StatusFault("400", "The request is refused.", 400, FAILED, _final("UPSTREAM_REJECTED")),
     StatusFault("401", "The credential is refused.", 401, _final("UPSTREAM_AUTH"), _final("UPSTREAM_AUTH")),
-    StatusFault(
-        "403", "The account may not.", 403, _final("UPSTREAM_PERMISSION"), _final("UPSTREAM_PERMISSION")
-    ),
+    StatusFault("403", "The account may not.", 403, _final("UPSTREAM_PERMISSION"), _final("UPSTREAM_PERMISSION")),
     StatusFault("404", "There is no such thing.", 404, FAILED, _final("UPSTREAM_NOT_FOUND")),
     StatusFault("426", "Use HTTP.", 426, replace(FAILED, heal=Heal.OVER_HTTP), FAILED),
     StatusFault(
@@ -275,10 +273,18 @@ SCRIPTED_FAULTS: tuple[ScriptedFault, ...] = (
         ),
     ),
     ScriptedFault(
-        "broken JSON", "Text that is not JSON.", ('{"broken', "no JSON at all", ""), _both(Unnoticed(), KEPT), goes_on=True
+        "broken JSON",
+        "Text that is not JSON.",
+        ('{"broken', "no JSON at all", ""),
+        _both(Unnoticed(), KEPT),
+        goes_on=True,
     ),
     ScriptedFault(
-        "JSON, no event", "JSON that is no event.", ("[1,2]", '"text"', "{}", '{"type":7}', "null"), _both(Unnoticed(), KEPT), goes_on=True
+        "JSON, no event",
+        "JSON that is no event.",
+        ("[1,2]", '"text"', "{}", '{"type":7}', "null"),
+        _both(Unnoticed(), KEPT),
+        goes_on=True,
     ),
     ScriptedFault(
         "wrong types", "Known events with members of wrong types.", _WRONG, _both(Unnoticed(), REPLACED), goes_on=True
@@ -342,18 +348,14 @@ SCRIPTED_FAULTS: tuple[ScriptedFault, ...] = (
         "after terminal",
         "Events of the response after its terminal event.",
         _AFTER,
-        _Streaming(
-            Unnoticed(socket_survives=False), Unnoticed(), REPLACED, (Phase.AT_TERMINAL,), ONLY_TERMINAL
-        ),
+        _Streaming(Unnoticed(socket_survives=False), Unnoticed(), REPLACED, (Phase.AT_TERMINAL,), ONLY_TERMINAL),
         after_terminal=True,
     ),
     ScriptedFault(
         "two terminals",
         "`response.completed` comes twice.",
         (ev.completed(RESPONSE_ID),),
-        _Streaming(
-            Unnoticed(socket_survives=False), Unnoticed(), REPLACED, (Phase.AT_TERMINAL,), ONLY_TERMINAL
-        ),
+        _Streaming(Unnoticed(socket_survives=False), Unnoticed(), REPLACED, (Phase.AT_TERMINAL,), ONLY_TERMINAL),
         after_terminal=True,
     ),
     ScriptedFault(
@@ -366,9 +368,7 @@ SCRIPTED_FAULTS: tuple[ScriptedFault, ...] = (
         "done, then failed",
         "`response.completed`, and `response.failed` after it: the first counts.",
         (ev.failed("server_error", "WORDS", response_id=RESPONSE_ID),),
-        _Streaming(
-            Unnoticed(socket_survives=False), Unnoticed(), None, (Phase.AT_TERMINAL,), ONLY_TERMINAL
-        ),
+        _Streaming(Unnoticed(socket_survives=False), Unnoticed(), None, (Phase.AT_TERMINAL,), ONLY_TERMINAL),
         after_terminal=True,
     ),
 )

@@ -67,13 +67,23 @@ class Stage:
 
 
 class Listener:
-    """Reads one turn in the background; announced waits are passed by hand, each after `before_wait`."""
+    """Reads one turn in the background; announced waits are passed by hand, each after `before_wait`.
+
+    `stops_after`: it reads no more after so many events of a name, until `read_on`.
+    """
 
     def __init__(
-        self, turn: warmline.Turn, clock: ManualClock, before_wait: Callable[[], Awaitable[None]] | None = None
+        self,
+        turn: warmline.Turn,
+        clock: ManualClock,
+        *,
+        before_wait: Callable[[], Awaitable[None]] | None = None,
+        stops_after: tuple[str, int] | None = None,
     ) -> None:
         self.turn = turn
         self._before_wait = before_wait
+        self._stops_after = stops_after
+        self._reads_on = asyncio.Event()
         self.events: list[Event] = []
         self.error: warmline.WarmlineError | None = None
         self._clock = clock
@@ -90,6 +100,9 @@ class Listener:
                         if self._before_wait is not None:
                             await self._before_wait()
                         await pass_by(self._clock, seconds(event.retrying))
+                    if self._stops_after is not None and self.kinds.count(self._stops_after[0]) == self._stops_after[1]:
+                        await self._reads_on.wait()
+                        self._stops_after = None
         except warmline.WarmlineError as error:
             self.error = error
         finally:
@@ -103,6 +116,10 @@ class Listener:
     def of(self, kind: str) -> list[Any]:
         """The events of one name, as their own messages."""
         return [getattr(event, kind) for event in self.events if event.HasField(kind)]  # type: ignore[arg-type]
+
+    def read_on(self) -> None:
+        """It reads again."""
+        self._reads_on.set()
 
     @property
     def is_over(self) -> bool:
