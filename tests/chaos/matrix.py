@@ -1,7 +1,9 @@
 """All cells: the matrix itself under the default retry mode, and the smaller sets beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
+from chaos.callers import CALLER_FAULTS, CallerCell
 from chaos.cell import Cell, Fault
 from chaos.effects import Senseless
 from chaos.network import NETWORK_FAULTS
@@ -65,6 +67,17 @@ def for_good() -> Iterator[Cell]:
             yield Cell(cell.fault, cell.phase, cell.transport, lasting=True)
 
 
-def real(cells: Iterator[Cell]) -> list[Cell]:
+def caller_cells() -> Iterator[CallerCell]:
+    """Every fault of the caller in every phase over both transports, also where that makes no sense."""
+    for transport in TRANSPORTS:
+        for fault in CALLER_FAULTS:
+            for phase in Phase:
+                yield CallerCell(fault, phase, transport)
+
+
+AnyCell = TypeVar("AnyCell", Cell, CallerCell)
+
+
+def real(cells: Iterable[AnyCell]) -> list[AnyCell]:
     """Those that exist."""
-    return [cell for cell in cells if not isinstance(cell.effect, Senseless)]
+    return [cell for cell in cells if not isinstance(cell.expected, Senseless)]

@@ -14,6 +14,8 @@ from enum import Enum, auto
 # SO_LINGER on with zero seconds: closing sends RST instead of FIN. Source: socket(7).
 _LINGER_RESET = struct.pack("ii", 1, 0)
 _READ_BYTES = 65536
+# Far more than any wait here takes, far less than a run that hangs may cost.
+_PATIENCE_S = 10.0
 
 
 class Mode(Enum):
@@ -60,14 +62,14 @@ class Pipe:
 
     async def until_passed(self, more_than: int) -> None:
         """Returns once more than that many bytes went through."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(_PATIENCE_S):
             while self.passed <= more_than:
                 self._moved.clear()
                 await self._moved.wait()
 
     async def until_seen(self, more_than: int) -> None:
         """Returns once more than that many bytes came, whatever becomes of them."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(_PATIENCE_S):
             while self.seen <= more_than:
                 self._moved.clear()
                 await self._moved.wait()

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+
 import warmline
 from chaos import audit, network
 from chaos.cell import HERE, TURN, TWO, Cell
@@ -37,6 +39,8 @@ async def run_cell(cell: Cell) -> Result:
 
 async def in_clean_process(cell: object, work: Callable[[list[str]], Awaitable[None]]) -> Result:
     """Runs `work` with a list for its problems. Afterwards no task and no socket may be there that was not before."""
+    # What grpc opens once, for its own loop, stays to the end of the process.
+    grpc.aio.init_grpc_aio()
     result, before = Result(cell), Books.now()
     try:
         await work(result.problems)

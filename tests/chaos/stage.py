@@ -177,7 +177,7 @@ def _open_sockets() -> int:
 async def settled(condition: Callable[[], bool]) -> bool:
     """Gives what is ending a moment: sockets and tasks tell nobody of their end. Returns: whether it was enough."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(PATIENCE_S / 2):
             while not condition():  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.001)
     return condition()
