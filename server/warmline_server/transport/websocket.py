@@ -497,7 +497,7 @@ class _Line(ClientConnection):
             self.transport.pause_reading()
 
     def _idle_frame(self, frame: bytes) -> None:
-        """Notices (limits, timing) may trail a response; errors and events of a response mean that it is out of step."""
+        """Notices (limits, timing) may trail a response; an error, or an event of one, means that it is out of step."""
         head = frame[:256]
         if b'"error"' in head or (b'"response.' in head and b'"response.metadata"' not in head):
             self.abort()
