@@ -1,5 +1,6 @@
 """What is compared after a cell: the caller's view, the upstream's, the trace, and what is left behind."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -145,8 +146,6 @@ def _of_content(problems: Problems, cell: "Cell", expected: Expected, listener: 
 
 
 def _id(item: bytes) -> str:
-    import json
-
     return str(json.loads(item)["id"])
 
 

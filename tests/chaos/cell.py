@@ -19,6 +19,8 @@ HERE = "here"
 ONE, TWO, THREE = "first question", "second question", "third question"
 TURN = "turn-2"
 """The id of the turn that meets the fault."""
+HEAD = {"openai-model": "sim-served"}
+"""Tells the caller over HTTP that the head of the answer has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Cell:
     @property
     def script(self) -> Script:
         """What the upstream does."""
-        return script_of(self)
+        return _script_of(self)
 
 
 def is_second(record: RequestRecord) -> bool:
@@ -78,8 +80,7 @@ def is_faulted(record: RequestRecord) -> bool:
     return is_second(record) and THREE not in record.raw.decode()
 
 
-def script_of(cell: Cell) -> Script:
-    """What the upstream does in a cell."""
+def _script_of(cell: Cell) -> Script:
     fault = cell.fault
     if isinstance(fault, StatusFault):
         return _script_of_status(fault, cell)
@@ -117,10 +118,6 @@ def _script_for_good(fault: Fault, cell: Cell) -> Script:
         if isinstance(fault.effect(cell.phase, transport), Failure)
     }
     return Script(creates=replies.get("ws", []), posts=replies.get("http", []))
-
-
-# Tells the caller over HTTP that the head of the answer has come.
-HEAD = {"openai-model": "sim-served"}
 
 
 def script_with(cell: Cell, reply: Reply) -> Script:

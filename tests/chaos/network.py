@@ -22,13 +22,15 @@ EffectOf = Callable[[Phase, TransportName], Effect | Senseless]
 
 @dataclass(frozen=True)
 class NetworkFault:
-    """`name` is the row's head, `says` its line in docs/chaos.md."""
+    """`name` is the row's head, `says` its line in docs/chaos.md.
+
+    `stops_answers`: while it lasts, nothing that the upstream sends comes through, and no end of the connection does.
+    """
 
     name: str
     says: str
     effect: EffectOf
-    # A fault that keeps bytes back gives them up when the runner says so.
-    holds: bool = False
+    stops_answers: bool = False
 
     async def at_connect(self, proxy: Proxy, *, lasting: bool = False) -> None:
         """The next connection meets the fault; those after it do not, unless it is `lasting`."""
@@ -247,10 +249,14 @@ NETWORK_FAULTS: tuple[NetworkFault, ...] = (
         "of the request; between turns bytes come that nobody asked for.",
         _corrupt,
     ),
-    NetworkFault("blackhole", "Both directions swallow everything.", _blackhole),
-    NetworkFault("blackhole down", "What the upstream sends is swallowed.", _blackhole_down),
+    NetworkFault("blackhole", "Both directions swallow everything.", _blackhole, stops_answers=True),
+    NetworkFault("blackhole down", "What the upstream sends is swallowed.", _blackhole_down, stops_answers=True),
     NetworkFault("blackhole up", "What the server sends is swallowed.", _blackhole_up),
     NetworkFault("trickle", "Both directions pass one byte at a time.", _unnoticed),
-    NetworkFault("delay", "Bytes are held back for nearly as long as the limit that applies.", _delay, holds=True),
-    NetworkFault("late", "Bytes are held back until the attempt was given up, and come then.", _late, holds=True),
+    NetworkFault(
+        "delay", "Bytes are held back for nearly as long as the limit that applies.", _delay, stops_answers=True
+    ),
+    NetworkFault(
+        "late", "Bytes are held back until the attempt was given up, and come then.", _late, stops_answers=True
+    ),
 )

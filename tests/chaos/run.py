@@ -145,7 +145,7 @@ class _Run:
             else:
                 stage.sim.release(HERE)
         elif (isinstance(self.effect, Failure) and self.effect.silence_s) or cell.fault.name == "delay":
-            await self._wait_for_request(stage, listener)
+            await self._wait_for_request(stage)
         await self._pass_time(stage, listener)
 
     async def _strike(self, stage: Stage, fault: NetworkFault) -> None:
@@ -155,7 +155,7 @@ class _Run:
         up_before, down_before = up.seen, down.seen
         fault.strike(self.link, self.cell.phase)
         stage.sim.release(HERE)
-        if fault.name in ("delay", "late", "blackhole down", "blackhole"):
+        if fault.stops_answers:
             await down.until_seen(down_before)
         if fault.name == "blackhole up" and isinstance(self.effect, Failure):
             await up.until_seen(up_before)
@@ -170,15 +170,16 @@ class _Run:
             link = self.link = stage.proxy.open_links[-1]
             await until(lambda: bool(link.swallowed or (link.up is not None and link.up.seen)), "its first bytes")
 
-    async def _wait_for_request(self, stage: Stage, listener: Listener) -> None:
-        """The next request on the kept connection has left the server."""
+    async def _wait_for_request(self, stage: Stage) -> None:
+        """The next request on the kept connection has left the server; its answer, if there is one, is stopped."""
         assert self.link is not None, "an idle connection was struck"
+        if self.cell.transport == "ws":
+            return
         up, down = self.link.pipes
-        if self.cell.transport == "http":
-            await until(lambda: len(stage.sim.requests) == 2 or (up.mode is Mode.DROP and up.seen > up.passed), "it")
-            if self.cell.fault.name in ("delay", "late", "blackhole down"):
-                seen = down.passed
-                await until(lambda: down.seen > seen, "the answer")
+        if up.mode is Mode.DROP:
+            await until(lambda: up.seen > up.passed, "the request, to be swallowed")
+        else:
+            await until(lambda: down.seen > down.passed, "the answer, to be stopped")
 
     async def _reach(self, stage: Stage, listener: Listener) -> None:
         """Waits until the exchange is in the phase, and its caller has heard everything up to there."""

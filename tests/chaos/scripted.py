@@ -34,17 +34,16 @@ class StatusFault:
         """As `EffectOf`."""
         if phase is not Phase.HANDSHAKE:
             return Senseless(ONLY_HEAD)
-        # A redirect, or a page that says 200, has no error of the provider's in it; the rest tells its status.
         found = self.over_websocket if transport == "ws" else self.over_http
         return replace(found, status=self.status)
 
 
 @dataclass(frozen=True)
 class ScriptedFault:
-    """Steps of the simulator at a place of an answer.
+    """Steps of the simulator at a place of an answer, or between two turns.
 
     `over_http`: the steps over HTTP, None: the same. `goes_on`: the rest of the answer follows. `instead`: the steps
-    stand for the event that would come next. `idle`: what to send between two turns, None: the steps.
+    stand for the event that would come next. `after_terminal`: they follow the terminal event.
     """
 
     name: str
@@ -72,7 +71,7 @@ class _Streaming:
     elsewhere: str = NO_ANSWER
 
     def __call__(self, phase: Phase, transport: TransportName) -> Effect | Senseless:
-        if phase is Phase.IDLE and self.idle is not None and isinstance(self.websocket, Senseless) is False:
+        if phase is Phase.IDLE and self.idle is not None:
             return self.idle if transport == "ws" else Senseless("over HTTP nothing is listened to between two turns")
         if phase not in STREAMING:
             return Senseless(NO_ANSWER)
@@ -157,7 +156,6 @@ def _close(code: int | None) -> ScriptedFault:
 
 
 _SAID = "Please try again in 7s."
-_LONG = ev.text_delta("x" * (MAX_EVENT_BYTES + 1))
 _WRONG: tuple[Step, ...] = (
     ev.text_delta("no") | {"delta": 7},
     ev.item_done(ev.message("no")) | {"item": "no"},
