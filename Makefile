@@ -4,11 +4,7 @@ UV_VERSION := 0.13.8
 UV := .tools/bin/uv
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations leaks interop image-test rolling-restart bench bench-short fuzz
-=======
-.PHONY: help install run demo test check format lint types proto proto-check docs docs-check mutations leaks chaos interop image-test rolling-restart bench bench-short
->>>>>>> e9a6341 (make chaos: the matrix as a command, as tests and as a page, and the ways to break what it stands for)
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,7 +59,6 @@ mutations: install ## break the code in all named ways and see the tests fail (a
 leaks: install ## 500 sessions of 4 turns with random cancels, counted at both ends
 	@PYTHONPATH=tests $(BIN)/python -m e2e.leaks --sessions 500 --turns 4
 
-<<<<<<< HEAD
 # Beside what is installed already, and gone again with the next `make install` of another lock.
 .venv/.fuzz: .venv/.installed
 	@$(UV) sync --frozen --quiet --all-extras --group fuzz --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" && touch $@
@@ -71,10 +66,9 @@ leaks: install ## 500 sessions of 4 turns with random cancels, counted at both e
 fuzz: .venv/.fuzz ## fuzz all that reads foreign bytes: SECONDS=600 in all, or RUNS=1000 of each; TARGET=, REPRODUCE=
 	@PYTHONPATH=tests $(BIN)/python -m fuzz.run $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(TARGET),--target $(TARGET)) $(if $(REPRODUCE),--reproduce $(REPRODUCE))
-=======
+
 chaos: install ## every fault in every phase over both transports, and the callers' own; writes docs/chaos.md
 	@PYTHONPATH=tests $(BIN)/python -m chaos --write
->>>>>>> e9a6341 (make chaos: the matrix as a command, as tests and as a page, and the ways to break what it stands for)
 
 interop: install ## every client against a real server and simulator; writes docs/interop.md
 	@PYTHONPATH=tests $(BIN)/python -m interop.harness --write
