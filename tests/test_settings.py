@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmline_server.settings import Credential, Problem, Settings, SettingsError, UpstreamProfile, load
+from warmline_server.settings import Credential, Problem, Settings, SettingsError, TenantPolicy, UpstreamProfile, load
 from warmline_server.settings.annotations import HIDDEN
 from warmline_server.settings.convert import base_type
 from warmline_server.settings.load import MAX_FILE_BYTES, all_keys, variable_name
@@ -97,20 +97,20 @@ def annotation_of(key: str) -> Any:
         if name != "NAME":
             annotation = next(f.type for f in msgspec.structs.fields(table) if f.name == name)
             table = base_type(annotation)
-        if name == "upstreams":
-            table = UpstreamProfile
+        table = {"upstreams": UpstreamProfile, "tenants": TenantPolicy}.get(name, table)
     return annotation
 
 
 @pytest.mark.parametrize("key", scalar_keys())
 def test_variable_reaches_every_single_value(key: str) -> None:
     actual = key.replace("NAME", "simulator")
-    value = value_of(load(None, {}), actual)
+    environ = {"WARMLINE_AUTH__TENANTS__SIMULATOR__UPSTREAMS": "simulator"}
+    value = value_of(load(None, environ), actual)
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
-    assert value_of(load(None, {variable_name(actual): text}), actual) == value
+    assert value_of(load(None, environ | {variable_name(actual): text}), actual) == value
     # The same name with one letter more is refused, so the variable was read and not overlooked.
-    assert refused(None, {f"{variable_name(actual)}X": text})[0].key == f"{actual}x"
+    assert refused(None, environ | {f"{variable_name(actual)}X": text})[0].key == f"{actual}x"
 
 
 @pytest.mark.parametrize(

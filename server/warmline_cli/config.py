@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from warmline_server.callers.check import check_callers
 from warmline_server.settings import SettingsError, check, load
 from warmline_server.settings.manual import schema
 
@@ -28,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     except SettingsError as error:
         print(f"warmline: {error}", file=sys.stderr)
         return 2
-    findings = check(settings)
+    findings = [*check(settings), *check_callers(settings.auth)]
+    findings.sort(key=lambda finding: finding.level != "error")
     for finding in findings:
         print(finding)
     errors = sum(finding.level == "error" for finding in findings)

@@ -25,16 +25,22 @@ from warmline.v1 import (
     trace_service_pb2_grpc,
     turn_service_pb2,
 )
+from warmline_server.callers.authenticator import Authenticator
+from warmline_server.callers.reloaded import BadFile
+from warmline_server.callers.server_certificate import ServerCertificate
 from warmline_server.clock import Clock, SystemClock
 from warmline_server.core.config import WarmUp
 from warmline_server.credentials import open_credential
 from warmline_server.observe.setup import Telemetry, open_telemetry
+from warmline_server.rpc.callers import CallerInterceptor
+from warmline_server.rpc.server_credentials import server_credentials
 from warmline_server.rpc.session_service import SessionService
 from warmline_server.rpc.trace_service import TraceService
 from warmline_server.rpc.tracing_interceptor import TracingInterceptor
 from warmline_server.rpc.turn_service import TurnService, add_turn_service
 from warmline_server.session.registry import Registry
 from warmline_server.session.session import Surroundings
+from warmline_server.session.tenants import Tenants
 from warmline_server.session.turn_metadata import TurnMetadataSource
 from warmline_server.session.upstream import Upstream, proxy_of
 from warmline_server.session.warm_sockets import WarmSockets
@@ -60,8 +66,8 @@ class ListenError(Exception):
 class App:
     """One server process.
 
-    `address` is where it listens once it is entered (the port of a `:0` is filled in), `admin_address` where channelz
-    does, blank where it does not.
+    `address` is where it listens once it is entered (the port of a `:0` is filled in), `health_address` where health
+    alone does, `admin_address` where channelz does, blank where they do not.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class App:
     ) -> None:
         self.settings = settings
         self.address = ""
+        self.health_address = ""
         self.admin_address = ""
         self._clock = clock or SystemClock()
         self._span_processors = span_processors
@@ -127,25 +134,28 @@ class App:
 
     async def _build_registry(self, telemetry: Telemetry, stack: AsyncExitStack) -> Registry:
         settings, clock = self.settings, self._clock
+        tenants = Tenants(settings.auth, settings.limits)
         upstreams: dict[str, Upstream] = {}
         around = Surroundings(
             clock=clock,
             observer=telemetry.observer,
             limits=settings.limits,
-            warm_sockets=WarmSockets(clock, settings.limits.max_warm_sockets),
+            warm_sockets=WarmSockets(
+                clock, settings.limits.max_warm_sockets, lambda tenant: tenants.of(tenant).max_warm_sockets
+            ),
             turn_metadata=TurnMetadataSource(settings.turn_metadata, clock),
             default_warm_up=WarmUp[settings.warm_up.upper()],
         )
         for name, profile in settings.upstreams.items():
             upstreams[name] = await self._build_upstream(name, profile, around, stack)
-        registry = Registry(upstreams, settings.default_upstream, around)
+        registry = Registry(upstreams, settings.default_upstream, around, tenants)
         stack.callback(registry.close_all)
         return registry
 
     async def _build_upstream(
         self, name: str, profile: UpstreamProfile, around: Surroundings, stack: AsyncExitStack
     ) -> Upstream:
-        tls = _tls_context(name, profile)
+        tls = _tls_context(f"upstreams.{name}.ca_bundle", profile.ca_bundle)
         http = HttpTransport(
             self._clock,
             tls=tls,
@@ -168,8 +178,11 @@ class App:
 
     async def _build_server(self, telemetry: Telemetry, stack: AsyncExitStack) -> None:
         limits = self.settings.limits
+        callers = CallerInterceptor(
+            await self._build_authenticator(stack), clock=self._clock, refused=telemetry.observer.call_refused
+        )
         self._server = server = grpc.aio.server(
-            interceptors=[TracingInterceptor(telemetry.tracer_provider, telemetry.meter_provider)],
+            interceptors=[TracingInterceptor(telemetry.tracer_provider, telemetry.meter_provider), callers],
             options=[
                 # The defaults cancel part of a burst of new streams. Measured: 1441 of 4000, grpcio 1.85.1.
                 ("grpc.server.max_pending_requests", 100_000),
@@ -189,13 +202,49 @@ class App:
             ],
         )
         self._add_services(server, telemetry)
-        self.address = _listen(server, self.settings.listen)
+        self.address = _listen(server, self.settings.listen, self._build_credentials())
         await server.start()
         for service in ("", READINESS, LIVENESS):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         stack.push_async_callback(server.stop, STOP_S)
+        if self.settings.health_listen:
+            await self._build_health_server(stack)
         if self.settings.admin_listen:
             await self._build_admin_server(stack)
+
+    async def _build_authenticator(self, stack: AsyncExitStack) -> Authenticator | None:
+        """Who may call; None: anybody."""
+        auth = self.settings.auth
+        if not auth.is_required:
+            return None
+        http = None
+        if auth.jwt.jwks_url:
+            http = HttpTransport(self._clock, tls=_tls_context("auth.jwt.ca_bundle", auth.jwt.ca_bundle))
+            stack.push_async_callback(http.close)
+        try:
+            authenticator = Authenticator(auth, http=http, clock=self._clock)
+        except BadFile as error:
+            raise _unusable("auth", error) from None
+        stack.push_async_callback(authenticator.close)
+        await authenticator.warm()
+        return authenticator
+
+    def _build_credentials(self) -> grpc.ServerCredentials | None:
+        tls = self.settings.auth.tls
+        if not tls.cert_file:
+            return None
+        try:
+            return server_credentials(ServerCertificate(tls))
+        except BadFile as error:
+            raise _unusable("auth.tls", error) from None
+
+    async def _build_health_server(self, stack: AsyncExitStack) -> None:
+        """For probes that speak no TLS, and behind a policy that lets nobody else near the API."""
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self.health_address = _listen(server, self.settings.health_listen)
+        await server.start()
+        stack.push_async_callback(server.stop, STOP_S)
 
     async def _build_admin_server(self, stack: AsyncExitStack) -> None:
         """Channelz tells addresses and counts of every connection, so it has a port of its own."""
@@ -223,18 +272,22 @@ class App:
             reflection.enable_server_reflection([*served, reflection.SERVICE_NAME], server)
 
 
-def _tls_context(name: str, profile: UpstreamProfile) -> ssl.SSLContext:
+def _tls_context(key: str, ca_bundle: str) -> ssl.SSLContext:
     try:
-        return tls_context(profile.ca_bundle)
+        return tls_context(ca_bundle)
     except OSError as error:
         found = error.strerror or "a file that cannot be used"
-        problem = Problem(f"upstreams.{name}.ca_bundle", found, "a PEM file of authorities")
+        problem = Problem(key, found, "a PEM file of authorities")
         raise SettingsError([problem]) from error
 
 
-def _listen(server: grpc.aio.Server, address: str) -> str:
+def _unusable(key: str, error: BadFile) -> SettingsError:
+    return SettingsError([Problem(key, str(error), "a file that can be used")])
+
+
+def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> str:
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
         raise ListenError(f"cannot listen on {address}: the address is in use, or not one of this machine") from error
     return address if address.startswith("unix") else f"{address.rpartition(':')[0]}:{port}"

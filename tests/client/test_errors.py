@@ -52,6 +52,7 @@ REASONS: dict[str, tuple[grpc.StatusCode, type[warmline.WarmlineError]]] = {
     "UNAUTHENTICATED": (C.UNAUTHENTICATED, warmline.UnauthenticatedError),
     "PERMISSION_DENIED": (C.PERMISSION_DENIED, warmline.PermissionDeniedError),
     "INTERNAL": (C.INTERNAL, warmline.ServerFaultError),
+    "CALLERS_UNVERIFIABLE": (C.UNAVAILABLE, warmline.UnavailableError),
 }
 
 CODES: dict[grpc.StatusCode, type[warmline.WarmlineError]] = {

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from manual_clock import ManualClock
 from observe import record_kit as kit
 from observe.record_kit import Play
 from warmline.v1 import trace_service_pb2 as pb
@@ -15,6 +16,7 @@ from warmline.v1 import trace_service_pb2_grpc as pb_grpc
 from warmline.v1 import types_pb2
 from warmline_server.core.records import CallRecord, SessionRecord, SpanIds
 from warmline_server.observe.ring import InferenceRing, Tail
+from warmline_server.rpc.callers import CallerInterceptor
 from warmline_server.rpc.status import DETAILS_KEY
 from warmline_server.rpc.trace_service import TraceService
 
@@ -49,7 +51,7 @@ class Service:
 async def service() -> AsyncIterator[Service]:
     ring, session = WatchedRing(), kit.session()
     ring.session_opened(session)
-    server = grpc.aio.server()
+    server = grpc.aio.server(interceptors=[CallerInterceptor(None, clock=ManualClock())])
     port = server.add_insecure_port("127.0.0.1:0")
     pb_grpc.add_TraceServiceServicer_to_server(TraceService(ring), server)
     await server.start()

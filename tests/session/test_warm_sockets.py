@@ -61,13 +61,13 @@ class Line:
 class Park:
     """The warm sockets under test, and the losses that were told, by connection id."""
 
-    def __init__(self, clock: ManualClock, max_sockets: int = 10) -> None:
-        self.sockets = WarmSockets(clock, max_sockets)
+    def __init__(self, clock: ManualClock, max_sockets: int = 10, max_of_tenant: int = 0) -> None:
+        self.sockets = WarmSockets(clock, max_sockets, lambda tenant: max_of_tenant)
         self.losses: list[tuple[str, Lost]] = []
         self.lost = asyncio.Event()
 
-    def park(self, socket: WebSocket, policy: IdlePolicy) -> None:
-        self.sockets.park(socket, policy, lambda cause: self._note(socket, cause))
+    def park(self, socket: WebSocket, policy: IdlePolicy, tenant: str = "") -> None:
+        self.sockets.park(tenant, socket, policy, lambda cause: self._note(socket, cause))
 
     def _note(self, socket: WebSocket, cause: Lost) -> None:
         self.losses.append((socket.connection_id, cause))

@@ -109,6 +109,8 @@ const (
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 39
 	// INTERNAL. A fault of this server; its log has the detail under the call's `request_id`.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 40
+	// UNAVAILABLE with RetryInfo. The server cannot check now who calls: it has no keys of the tokens' issuer yet.
+	ErrorReason_ERROR_REASON_CALLERS_UNVERIFIABLE ErrorReason = 41
 )
 
 // Enum value maps for ErrorReason.
@@ -155,6 +157,7 @@ var (
 		38: "ERROR_REASON_UNAUTHENTICATED",
 		39: "ERROR_REASON_PERMISSION_DENIED",
 		40: "ERROR_REASON_INTERNAL",
+		41: "ERROR_REASON_CALLERS_UNVERIFIABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -198,6 +201,7 @@ var (
 		"ERROR_REASON_UNAUTHENTICATED":         38,
 		"ERROR_REASON_PERMISSION_DENIED":       39,
 		"ERROR_REASON_INTERNAL":                40,
+		"ERROR_REASON_CALLERS_UNVERIFIABLE":    41,
 	}
 )
 
@@ -321,7 +325,7 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12\x14\n" +
 	"\x05param\x18\x04 \x01(\tR\x05param\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessageB\t\n" +
-	"\a_status*\x9b\v\n" +
+	"\a_status*\xc2\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12%\n" +
@@ -364,7 +368,8 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\x1cERROR_REASON_NOT_IMPLEMENTED\x10%\x12 \n" +
 	"\x1cERROR_REASON_UNAUTHENTICATED\x10&\x12\"\n" +
 	"\x1eERROR_REASON_PERMISSION_DENIED\x10'\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10(By\n" +
+	"\x15ERROR_REASON_INTERNAL\x10(\x12%\n" +
+	"!ERROR_REASON_CALLERS_UNVERIFIABLE\x10)By\n" +
 	"\x0eio.warmline.v1P\x01ZBgithub.com/warmline/warmline/client_stubs/go/warmlinev1;warmlinev1\xa2\x02\x03WRM\xaa\x02\vWarmline.V1\xea\x02\fWarmline::V1b\x06proto3"
 
 var (

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     UNAUTHENTICATED = auto()
     PERMISSION_DENIED = auto()
     INTERNAL = auto()
+    CALLERS_UNVERIFIABLE = auto()
 
 
 class Heal(Enum):

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from warmline_server.clock import Clock
 from warmline_server.core.errors import UpstreamFailure
@@ -15,30 +14,9 @@ from warmline_server.credentials.renewal import permanent, transient
 from warmline_server.credentials.source import CredentialSource, Step
 from warmline_server.credentials.token import Malformed, Token
 from warmline_server.settings import Credential
+from warmline_server.watched_file import WatchedFile
 
 _log = logging.getLogger(__name__)
-
-
-class WatchedFile:
-    """A small file that is read again when it changed. Read on the loop: it is local, and a stat costs microseconds."""
-
-    def __init__(self, name: str) -> None:
-        self.path = Path(name)
-        self._seen: tuple[int, int, int] | None = None
-
-    def read_if_changed(self, *, force: bool = False) -> bytes | None:
-        """The content, None when it is the one read last. Raises: OSError; Malformed when it is too large."""
-        status = self.path.stat()
-        # A Secret volume changes by a new inode, an editor by the time, a quick one by the size.
-        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if seen == self._seen and not force:
-            return None
-        with self.path.open("rb") as file:
-            content = file.read(tokens.MAX_FILE_BYTES + 1)
-        if len(content) > tokens.MAX_FILE_BYTES:
-            raise Malformed(f"it has more than {tokens.MAX_FILE_BYTES} bytes")
-        self._seen = seen
-        return content
 
 
 class EnvironmentCredential(CredentialSource):
@@ -142,12 +120,12 @@ async def _run(command: Sequence[str]) -> bytes:
         raise permanent(f"run the credential's command: {error.strerror or type(error).__name__}") from error
     assert process.stdout is not None, "a pipe was asked for"
     try:
-        output = await process.stdout.readexactly(tokens.MAX_FILE_BYTES)
+        output = await process.stdout.readexactly(tokens.MAX_OUTPUT_BYTES)
     except asyncio.IncompleteReadError as error:
         output = error.partial
         status = await process.wait()
     else:
-        raise transient(f"run the credential's command: it printed {tokens.MAX_FILE_BYTES} bytes and more")
+        raise transient(f"run the credential's command: it printed {tokens.MAX_OUTPUT_BYTES} bytes and more")
     finally:
         if process.returncode is None:
             # The whole group, since the program may be a shell that waits for another.

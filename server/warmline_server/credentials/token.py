@@ -11,7 +11,7 @@ from warmline_server.core.lenient import NOT_JSON
 
 # More than any token known, less than any server takes as a header.
 MAX_TOKEN_BYTES = 16 * 1024
-MAX_FILE_BYTES = 256 * 1024
+MAX_OUTPUT_BYTES = 256 * 1024
 # Source: RFC 9110 §5.5, without blanks: no token has one.
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 

@@ -126,7 +126,7 @@ class SessionService(pb_grpc.SessionServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         async def work() -> pb.ListModelsResponse:
             version = translate.client_version(request.client_version)
-            listed = await self._registry.models(request.upstream, version)
+            listed = await self._registry.models(tenant_of(context), request.upstream, version)
             return pb.ListModelsResponse(models_json=listed.models, etag=listed.etag, from_cache=listed.from_cache)
 
         return await answered(context, work)

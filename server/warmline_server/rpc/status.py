@@ -57,6 +57,7 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.UNAUTHENTICATED: _Code.UNAUTHENTICATED,
     Reason.PERMISSION_DENIED: _Code.PERMISSION_DENIED,
     Reason.INTERNAL: _Code.INTERNAL,
+    Reason.CALLERS_UNVERIFIABLE: _Code.UNAVAILABLE,
 }
 
 # The same call may be sent again before output; after it the caller has seen something that a repetition would change.

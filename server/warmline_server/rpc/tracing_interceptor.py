@@ -6,7 +6,7 @@ that raised, and cannot wrap a coroutine that streams through `context.write` (m
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +20,7 @@ from warmline_server.observe.attributes import Attributes
 from warmline_server.observe.metric_table import RPC_DURATION
 from warmline_server.observe.metrics import histogram, open_meter
 from warmline_server.observe.tracing import carrier_of, open_tracer, rpc_span
+from warmline_server.rpc.handlers import Behaviour, wrapped
 from warmline_server.session.call_spec import CallerGone
 
 # Probes and reflection call without end and tell nothing.
@@ -42,8 +43,6 @@ EARLY_S = 0.05
 
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
-Handler = Callable[[Any, Any], Awaitable[Any]]
-
 
 def current_rpc_trace_carrier() -> Mapping[str, str]:
     """`traceparent` and `tracestate` of the RPC that this task serves; empty when there is none."""
@@ -51,7 +50,7 @@ def current_rpc_trace_carrier() -> Mapping[str, str]:
 
 
 class TracingInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps unary and server-streaming coroutine handlers. Goes first, so that every refusal has its span too."""
+    """Wraps coroutine handlers. Goes first, so that every refusal has its span too."""
 
     def __init__(self, tracer_provider: TracerProvider, meter_provider: MeterProvider) -> None:
         self._tracer = open_tracer(tracer_provider)
@@ -60,20 +59,12 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         handler = await continuation(details)
         method: str = details.method
-        if handler is None or method.startswith(UNTRACED) or handler.request_streaming:
+        if handler is None or method.startswith(UNTRACED):
             return handler
         carrier = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            traced = self._wrap(handler.unary_stream, method.lstrip("/"), carrier)
-            return grpc.unary_stream_rpc_method_handler(traced, **coders)
-        traced = self._wrap(handler.unary_unary, method.lstrip("/"), carrier)
-        return grpc.unary_unary_rpc_method_handler(traced, **coders)
+        return wrapped(handler, lambda behaviour: self._wrap(behaviour, method.lstrip("/"), carrier))
 
-    def _wrap(self, behaviour: Handler, method: str, carrier: Mapping[str, str]) -> Handler:
+    def _wrap(self, behaviour: Behaviour, method: str, carrier: Mapping[str, str]) -> Behaviour:
         async def traced(request: Any, context: Any) -> Any:
             started_at_s, remaining_s = time.monotonic(), context.time_remaining()
             span = self._start(method, carrier, context.peer())

@@ -263,7 +263,8 @@ class SlotKeeper:
 
     def _keep(self, handshake: Handshake, socket: WebSocket) -> None:
         self._ready = handshake
-        self._warm_sockets.park(socket, self._idle_policy, self._ready_lost)
+        tenant = handshake.record.session.tenant
+        self._warm_sockets.park(tenant, socket, self._idle_policy, self._ready_lost)
 
     def _ready_lost(self, lost: Lost) -> None:
         handshake, self._ready = self._ready, None

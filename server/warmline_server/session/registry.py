@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from warmline_server.clock import Timer
@@ -10,6 +9,7 @@ from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig
 from warmline_server.core.errors import CallerError, Reason, ServiceError
 from warmline_server.session.session import USER_AGENT, VERSION, Session, Surroundings
+from warmline_server.session.tenants import Admission, Tenants
 from warmline_server.session.unary import Models, UnaryCalls
 from warmline_server.session.upstream import Upstream
 
@@ -17,7 +17,9 @@ from warmline_server.session.upstream import Upstream
 class Registry:
     """The sessions. A tenant sees its own alone; another's is as if it did not exist."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream], default_upstream: str, around: Surroundings) -> None:
+    def __init__(
+        self, upstreams: Mapping[str, Upstream], default_upstream: str, around: Surroundings, tenants: Tenants
+    ) -> None:
         self.upstreams = upstreams
         self.default_upstream = default_upstream
         self.around = around
@@ -25,8 +27,8 @@ class Registry:
         self._sessions: dict[tuple[str, str], Session] = {}
         self._expiry: dict[Session, Timer] = {}
         self._unary: dict[str, UnaryCalls] = {}
-        self._calls = 0
-        self._calls_of: Counter[str] = Counter()
+        self._tenants = tenants
+        self._admission = Admission(tenants, around.limits)
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
 
@@ -38,7 +40,7 @@ class Registry:
     @property
     def running_calls(self) -> int:
         """Calls that run or wait."""
-        return self._calls
+        return self._admission.calls
 
     def create(
         self, tenant: str, session_id: str, config: SessionConfig, *, config_field: str = "config"
@@ -47,7 +49,8 @@ class Registry:
 
         Args: `config_field`: the request's field that `config` came from.
         Returns: the session, and whether it is new.
-        Raises: CallerError SESSION_CONFIG_CONFLICT, UNKNOWN_UPSTREAM; ServiceError LIMIT_EXCEEDED, SERVER_DRAINING.
+        Raises: CallerError SESSION_CONFIG_CONFLICT, UNKNOWN_UPSTREAM, PERMISSION_DENIED; ServiceError LIMIT_EXCEEDED,
+            SERVER_DRAINING.
         """
         session = self._sessions.get((tenant, session_id))
         if session is not None:
@@ -59,8 +62,8 @@ class Registry:
                 )
             return session, False
         self.refuse_when_draining()
-        upstream = self.upstream(config.upstream, field=f"{config_field}.upstream")
-        self._check_room(tenant)
+        upstream = self.upstream(tenant, config.upstream, field=f"{config_field}.upstream")
+        self._admission.admit_session(tenant)
         session = Session(session_id, tenant, config, upstream, self.around)
         self._sessions[tenant, session_id] = session
         self._watch_expiry(session)
@@ -77,8 +80,9 @@ class Registry:
         """The tenant's sessions, by id."""
         return sorted((s for (t, _), s in self._sessions.items() if t == tenant), key=lambda s: s.session_id)
 
-    def upstream(self, name: str, *, field: str = "upstream") -> Upstream:
-        """The upstream of this name, blank: the default. Raises: CallerError UNKNOWN_UPSTREAM."""
+    def upstream(self, tenant: str, name: str, *, field: str = "upstream") -> Upstream:
+        """The upstream of this name, blank: the default. Raises: CallerError UNKNOWN_UPSTREAM, PERMISSION_DENIED."""
+        self._tenants.check_upstream(tenant, name or self.default_upstream, field)
         upstream = self.upstreams.get(name or self.default_upstream)
         if upstream is None:
             known = ", ".join(sorted(self.upstreams))
@@ -89,30 +93,17 @@ class Registry:
 
     def close(self, session: Session, reason: str) -> None:
         """Closes a session and forgets it."""
-        self._sessions.pop((session.record.tenant, session.session_id), None)
+        tenant = session.record.tenant
+        if self._sessions.pop((tenant, session.session_id), None) is not None:
+            self._admission.session_closed(tenant)
         timer = self._expiry.pop(session, None)
         if timer is not None:
             timer.cancel()
         session.close(reason)
 
-    def _check_room(self, tenant: str) -> None:
-        limits = self.around.limits
-        own = sum(t == tenant for t, _ in self._sessions) if limits.max_sessions_per_tenant else 0
-        for name, count, limit in (
-            ("max_sessions", len(self._sessions), limits.max_sessions),
-            ("max_sessions_per_tenant", own, limits.max_sessions_per_tenant),
-        ):
-            if limit and count >= limit:
-                raise ServiceError(
-                    Reason.LIMIT_EXCEEDED,
-                    f"there are {count} sessions, the most allowed",
-                    limit=name,
-                    retry_after_s=1.0,
-                )
-
-    async def models(self, upstream_name: str, client_version: str) -> Models:
+    async def models(self, tenant: str, upstream_name: str, client_version: str) -> Models:
         """An upstream's models. Raises: WarmlineError. Cancel: the request is dropped."""
-        upstream = self.upstream(upstream_name)
+        upstream = self.upstream(tenant, upstream_name)
         unary = self._unary.get(upstream.name)
         if unary is None:
             unary = self._unary[upstream.name] = UnaryCalls(upstream, self.around.clock, self.around.jitter)
@@ -155,24 +146,13 @@ class Registry:
     def admit_call(self, tenant: str) -> None:
         """Counts a call in; pairs with `call_ended`. Raises: ServiceError SERVER_DRAINING, LIMIT_EXCEEDED."""
         self.refuse_when_draining()
-        limits = self.around.limits
-        for name, count, limit in (
-            ("max_concurrent_turns", self._calls, limits.max_concurrent_turns),
-            ("max_concurrent_turns_per_tenant", self._calls_of[tenant], limits.max_concurrent_turns_per_tenant),
-        ):
-            if limit and count >= limit:
-                raise ServiceError(
-                    Reason.LIMIT_EXCEEDED, f"{count} calls run, the most allowed", limit=name, retry_after_s=1.0
-                )
-        self._calls += 1
-        self._calls_of[tenant] += 1
+        self._admission.admit_call(tenant, self.around.clock.now_s())
         self._idle.clear()
 
     def call_ended(self, tenant: str) -> None:
         """Counts a call out."""
-        self._calls -= 1
-        self._calls_of[tenant] -= 1
-        if self._calls == 0:
+        self._admission.call_ended(tenant)
+        if self._admission.calls == 0:
             self._idle.set()
 
     def drain(self) -> None:

@@ -397,7 +397,8 @@ class Session:
             lane.forget_socket()
             acquired.socket.close(unwanted)
             return
-        self.around.warm_sockets.park(acquired.socket, self.upstream.idle_policy, partial(self._lane_lost, lane))
+        lost = partial(self._lane_lost, lane)
+        self.around.warm_sockets.park(self.record.tenant, acquired.socket, self.upstream.idle_policy, lost)
 
     def take_parked(self, lane: Lane) -> Acquisition | None:
         """The lane's own socket for the next attempt; None when it has none that is open."""

@@ -22,7 +22,7 @@ class Lost(Enum):
     IDLE = "idle"
     """Nobody used it for its time to live."""
     EVICTED = "evicted"
-    """The server holds too many; this one was used longest ago."""
+    """The server, or the tenant, holds too many; this one was used longest ago."""
 
     @property
     def wants_another(self) -> bool:
@@ -42,6 +42,7 @@ class IdlePolicy:
 
 @dataclass(slots=True)
 class _Parked:
+    tenant: str
     socket: WebSocket
     lost: Callable[[Lost], None]
     since_s: float
@@ -53,23 +54,34 @@ class _Parked:
 class WarmSockets:
     """The idle sockets, longest unused first."""
 
-    def __init__(self, clock: Clock, max_sockets: int) -> None:
+    def __init__(self, clock: Clock, max_sockets: int, max_of_tenant: Callable[[str], int] = lambda tenant: 0) -> None:
+        """Args: `max_of_tenant`: how many one tenant's sessions may have; 0: any number."""
         self._clock = clock
+        self._max_of_tenant = max_of_tenant
+        self._of_tenant: dict[str, OrderedDict[WebSocket, None]] = {}
         self._max_sockets = max_sockets
         self._parked: OrderedDict[WebSocket, _Parked] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._parked)
 
-    def park(self, socket: WebSocket, policy: IdlePolicy, lost: Callable[[Lost], None]) -> None:
-        """A socket is idle from now on. `lost` is called once, if it is lost before it is taken; it disposes of it."""
-        parked = _Parked(socket, lost, self._clock.now_s(), policy)
+    def park(self, tenant: str, socket: WebSocket, policy: IdlePolicy, lost: Callable[[Lost], None]) -> None:
+        """A tenant's socket is idle from now on.
+
+        `lost` is called once, if it is lost before it is taken; it disposes of it.
+        """
+        parked = _Parked(tenant, socket, lost, self._clock.now_s(), policy)
         self._parked[socket] = parked
+        own = self._of_tenant.setdefault(tenant, OrderedDict())
+        own[socket] = None
         socket.on_idle_lost = lambda: self._lose(socket, Lost.PEER)
         if not socket.is_open:
             self._lose(socket, Lost.PEER)
             return
         self._schedule(parked)
+        most = self._max_of_tenant(tenant)
+        while most and len(own) > most:
+            self._lose(next(iter(own)), Lost.EVICTED)
         while len(self._parked) > self._max_sockets:
             self._lose(next(iter(self._parked)), Lost.EVICTED)
 
@@ -77,7 +89,13 @@ class WarmSockets:
         """A socket is used again, or thrown away. Harmless when it is not parked."""
         parked = self._parked.pop(socket, None)
         socket.on_idle_lost = None
-        if parked is not None and parked.timer is not None:
+        if parked is None:
+            return
+        own = self._of_tenant[parked.tenant]
+        del own[socket]
+        if not own:
+            del self._of_tenant[parked.tenant]
+        if parked.timer is not None:
             parked.timer.cancel()
 
     def _lose(self, socket: WebSocket, cause: Lost) -> None:

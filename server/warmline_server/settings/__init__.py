@@ -3,7 +3,17 @@
 from warmline_server.settings.check import Finding, check
 from warmline_server.settings.load import load
 from warmline_server.settings.manual import schema
-from warmline_server.settings.model import Auth, Drain, Jwt, Limits, Mtls, Settings, Telemetry, TurnMetadata
+from warmline_server.settings.model import (
+    Auth,
+    Drain,
+    Jwt,
+    Limits,
+    Settings,
+    Telemetry,
+    TenantPolicy,
+    Tls,
+    TurnMetadata,
+)
 from warmline_server.settings.problems import Problem, SettingsError
 from warmline_server.settings.upstream import Credential, UpstreamProfile
 
@@ -14,11 +24,12 @@ __all__ = [
     "Finding",
     "Jwt",
     "Limits",
-    "Mtls",
     "Problem",
     "Settings",
     "SettingsError",
     "Telemetry",
+    "TenantPolicy",
+    "Tls",
     "TurnMetadata",
     "UpstreamProfile",
     "check",

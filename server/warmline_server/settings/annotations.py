@@ -17,6 +17,7 @@ Bytes = Annotated[int, Meta(ge=0, extra={UNIT: "bytes"})]
 PositiveBytes = Annotated[int, Meta(gt=0, extra={UNIT: "bytes"})]
 Count = Annotated[int, Meta(ge=0)]
 PositiveCount = Annotated[int, Meta(gt=0)]
+Rate = Annotated[float, Meta(ge=0)]
 # The reference caps both retry settings at 100 (wire-behaviour §7).
 Retries = Annotated[int, Meta(ge=0, le=100)]
 

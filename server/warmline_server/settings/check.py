@@ -37,10 +37,12 @@ def check(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[F
 
 
 def _server(settings: Settings) -> Iterator[Finding]:
-    if listens_beyond_loopback(settings.listen):
+    if listens_beyond_loopback(settings.listen) and not settings.auth.is_required:
         yield Finding("warning", "listen", f"anybody who reaches {settings.listen} may call")
     if settings.admin_listen and listens_beyond_loopback(settings.admin_listen):
         yield Finding("warning", "admin_listen", f"channelz is open to anybody who reaches {settings.admin_listen}")
+    if settings.auth.jwt.ca_bundle:
+        yield from _authorities("auth.jwt.ca_bundle", settings.auth.jwt.ca_bundle)
     if settings.telemetry.capture_content:
         yield Finding("warning", "telemetry.capture_content", "prompts and answers leave with the spans")
     directory = settings.telemetry.bundle_dir

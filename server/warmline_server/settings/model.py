@@ -11,10 +11,10 @@ from warmline_server.settings.annotations import (
     PositiveBytes,
     PositiveCount,
     PositiveSeconds,
+    Rate,
     Seconds,
     Table,
     doc,
-    later,
 )
 from warmline_server.settings.upstream import UpstreamProfile
 
@@ -32,8 +32,14 @@ class Limits(Table, frozen=True, kw_only=True):
     max_lanes: Annotated[PositiveCount, doc("Lanes of one session.")] = 32
     max_concurrent_turns: Annotated[Count, doc("Calls that run or wait; 0: any number.")] = 4_000
     max_concurrent_turns_per_tenant: Annotated[Count, doc("Calls of one tenant that run or wait; 0: any number.")] = 0
+    max_turns_per_s_per_tenant: Annotated[
+        Rate, doc("Calls that one tenant may begin per second, those of ten seconds at once; 0: any number.")
+    ] = 0.0
     max_waiting_calls_per_lane: Annotated[Count, doc("Calls that wait for a busy lane (`on_busy` WAIT).")] = 16
     max_warm_sockets: Annotated[Count, doc("Idle sockets; above it the longest unused is closed.")] = 1_000
+    max_warm_sockets_per_tenant: Annotated[
+        Count, doc("Idle sockets of one tenant; above it its longest unused is closed. 0: any number.")
+    ] = 0
     session_idle_ttl_s: Annotated[Seconds, doc("How long an unused session lives; 0: until it is closed.")] = 3600.0
     max_turn_duration_s: Annotated[PositiveSeconds, doc("Longest call, whatever its deadline.")] = 3600.0
     max_request_bytes: Annotated[PositiveBytes, doc("Largest gRPC request.")] = 64 * MIB
@@ -88,39 +94,121 @@ class TurnMetadata(Table, frozen=True, kw_only=True):
     timeout_s: Annotated[PositiveSeconds, doc("How long the command may take; late metadata is left out.")] = 0.25
 
 
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+
+
 class Jwt(Table, frozen=True, kw_only=True):
-    """Callers that bring a JSON Web Token."""
+    """Callers that bring a JSON Web Token, as `authorization: Bearer TOKEN`."""
 
-    jwks_url: Annotated[str, later("Where the issuer's keys are; blank: no tokens of this kind.")] = ""
-    issuer: Annotated[str, later("The `iss` that a token must have.")] = ""
-    audience: Annotated[str, later("The `aud` that a token must have.")] = ""
-    algorithms: Annotated[tuple[str, ...], later("Signatures that are accepted.")] = ("RS256", "ES256")
-    tenant_claim: Annotated[str, later("The claim that names the tenant.")] = "sub"
-    leeway_s: Annotated[Seconds, later("How far the clocks may differ.")] = 30.0
-    keys_cache_s: Annotated[Seconds, later("How long the issuer's keys are used before they are fetched again.")] = (
-        300.0
-    )
+    jwks_url: Annotated[
+        str, doc("Where the issuer's keys are, `https` beyond loopback; redirects are not followed. Blank: not there.")
+    ] = ""
+    jwks_file: Annotated[
+        str, doc("File of the issuer's keys instead, read again when it changes. Both blank: no tokens of this kind.")
+    ] = ""
+    ca_bundle: Annotated[
+        str, doc("PEM file of authorities trusted at `jwks_url` besides the system's; blank: none.")
+    ] = ""
+    issuer: Annotated[str, doc("The `iss` that a token must have.")] = ""
+    audience: Annotated[str, doc("The `aud` that a token must have, perhaps among others.")] = ""
+    algorithms: Annotated[tuple[Algorithm, ...], doc("Signatures that are accepted.")] = ("RS256", "ES256")
+    tenant_claim: Annotated[str, doc("The claim that names the tenant.")] = "sub"
+    tenant_pattern: Annotated[
+        str,
+        doc(
+            "Regular expression that the whole claim must match; its first group, if it has one, is the tenant. Blank: "
+            "the claim is."
+        ),
+    ] = ""
+    leeway_s: Annotated[Seconds, doc("How far the clocks may differ.")] = 30.0
+    keys_cache_s: Annotated[
+        PositiveSeconds,
+        doc(
+            "How old the issuer's keys are when they are fetched again, beside the calls; while that fails the old "
+            "ones are used."
+        ),
+    ] = 300.0
+    keys_timeout_s: Annotated[PositiveSeconds, doc("How long the issuer may take to answer.")] = 5.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether such tokens are accepted."""
+        return bool(self.jwks_url or self.jwks_file)
 
 
-class Mtls(Table, frozen=True, kw_only=True):
-    """Callers that bring a certificate. The files are read again when they change."""
+class Tls(Table, frozen=True, kw_only=True):
+    """The server's certificate, and callers with one.
 
-    cert_file: Annotated[str, later("PEM file of the server's certificate chain; blank: no TLS.")] = ""
-    key_file: Annotated[str, later("PEM file of its key.")] = ""
+    The files are read again when they change; connections that stand keep what they have. While new ones cannot be used
+    the former ones are.
+    """
+
+    cert_file: Annotated[str, doc("PEM file of the server's certificate and its chain; blank: no TLS.")] = ""
+    key_file: Annotated[str, doc("PEM file of its key, without a passphrase.")] = ""
     client_ca_file: Annotated[
-        str, later("PEM file of the authorities of callers' certificates; blank: callers need none.")
+        str,
+        doc(
+            "PEM file of the authorities of callers' certificates. Every caller then needs one, beside a token that it "
+            "may bring. Blank: no caller is asked for one."
+        ),
+    ] = ""
+    tenant_from: Annotated[
+        Literal["spiffe", "dns", "common_name", "none"],
+        doc(
+            "What of a caller's certificate names the tenant, where the caller brings no token: its SPIFFE id, a DNS "
+            "name, the common name; `none`: nothing, so that a token must."
+        ),
+    ] = "spiffe"
+    tenant_pattern: Annotated[
+        str,
+        doc(
+            "Regular expression that the whole name must match; its first group, if it has one, is the tenant. Blank: "
+            "the name is. Exactly one of several names must match."
+        ),
     ] = ""
 
 
+class TenantPolicy(Table, frozen=True, kw_only=True):
+    """What one tenant may do, where that differs from the others. `NAME` is the tenant."""
+
+    upstreams: Annotated[tuple[str, ...], doc("Upstreams it may use; empty: those of `auth.upstreams`.")] = ()
+    max_sessions: Annotated[Count, doc("0: `limits.max_sessions_per_tenant`.")] = 0
+    max_concurrent_turns: Annotated[Count, doc("0: `limits.max_concurrent_turns_per_tenant`.")] = 0
+    max_turns_per_s: Annotated[Rate, doc("0: `limits.max_turns_per_s_per_tenant`.")] = 0.0
+    max_warm_sockets: Annotated[Count, doc("0: `limits.max_warm_sockets_per_tenant`.")] = 0
+
+
 class Auth(Table, frozen=True, kw_only=True):
-    """Who may call."""
+    """Who may call, and what they may use. Callers authenticate where any of the ways below is set, on loopback too."""
 
     allow_unauthenticated: Annotated[
         bool, doc("Listen beyond loopback although anybody may call. For a network that is closed by other means.")
     ] = False
-    tokens_file: Annotated[str, later("TOML file of static tokens and their tenants, read again when it changes.")] = ""
+    allow_plaintext_tokens: Annotated[
+        bool, doc("Take tokens beyond loopback without TLS, where something else encrypts.")
+    ] = False
+    tokens_file: Annotated[
+        str,
+        doc(
+            "TOML file of static tokens, read again when it changes: `[[token]]` with `tenant`, `sha256` (the token's "
+            "digest in hexadecimal) and optionally `name`."
+        ),
+    ] = ""
+    upstreams: Annotated[tuple[str, ...], doc("Upstreams of tenants that have no list of their own; empty: all.")] = ()
+    known_tenants_only: Annotated[bool, doc("Refuse callers whose tenant has no table `auth.tenants.NAME`.")] = False
     jwt: Annotated[Jwt, doc("Callers with a JSON Web Token.")] = Jwt()
-    mtls: Annotated[Mtls, doc("The server's certificate, and callers with one.")] = Mtls()
+    tls: Annotated[Tls, doc("The server's certificate, and callers with one.")] = Tls()
+    tenants: Annotated[dict[str, TenantPolicy], doc("What tenants may, by name.")] = msgspec.field(default_factory=dict)
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether callers may authenticate with a token."""
+        return bool(self.tokens_file) or self.jwt.is_on
+
+    @property
+    def is_required(self) -> bool:
+        """Whether callers must authenticate."""
+        return self.takes_tokens or bool(self.tls.client_ca_file)
 
 
 class Settings(Table, frozen=True, kw_only=True):
@@ -133,6 +221,13 @@ class Settings(Table, frozen=True, kw_only=True):
             "authenticate."
         ),
     ] = "127.0.0.1:50051"
+    health_listen: Annotated[
+        str,
+        doc(
+            "`HOST:PORT` that serves health alone, in plain text, for probes that speak no TLS; blank: none. The gRPC "
+            "server answers for health too, to anybody who can connect."
+        ),
+    ] = ""
     admin_listen: Annotated[str, doc("`HOST:PORT` that serves channelz; blank: none. Keep it on loopback.")] = ""
     default_upstream: Annotated[str, doc("Upstream of sessions that name none.")] = "openai"
     warm_up: Annotated[

@@ -8,7 +8,7 @@ import msgspec
 
 from warmline_server.settings.annotations import LATER, Table, extra
 from warmline_server.settings.convert import nearest, table_type
-from warmline_server.settings.model import Settings, TurnMetadata
+from warmline_server.settings.model import Auth, Jwt, Settings, TurnMetadata
 from warmline_server.settings.problems import Problem
 from warmline_server.settings.upstream import Credential, UpstreamProfile, is_loopback
 
@@ -29,6 +29,7 @@ _NEEDED = {
 def broken_rules(settings: Settings) -> list[Problem]:
     """Every rule that the settings break; empty when all hold."""
     problems = [*_default_upstream(settings), *_listen(settings), *_turn_metadata(settings.turn_metadata)]
+    problems += [*_callers(settings), *_tenants(settings)]
     for name, profile in settings.upstreams.items():
         problems += _upstream(profile, f"upstreams.{name}.")
     return [*problems, *_not_yet(settings, "")]
@@ -55,13 +56,85 @@ def _listen(settings: Settings) -> Iterator[Problem]:
         host and port.isdecimal() and len(port) <= 5 and int(port) < 2**16
     ):
         yield Problem("listen", repr(settings.listen), "HOST:PORT or unix:PATH")
-    elif listens_beyond_loopback(settings.listen) and not settings.auth.allow_unauthenticated:
+        return
+    if not listens_beyond_loopback(settings.listen):
+        return
+    auth = settings.auth
+    if not (auth.is_required or auth.allow_unauthenticated):
         yield Problem(
             "listen",
             f"{settings.listen!r}, where anybody may call",
             "an address on loopback, or callers that authenticate",
             "auth.allow_unauthenticated = true accepts that",
         )
+    if auth.takes_tokens and not (auth.tls.cert_file or auth.allow_plaintext_tokens):
+        yield Problem(
+            "listen",
+            f"{settings.listen!r}, where tokens come in plain text",
+            "auth.tls.cert_file, or an address on loopback",
+            "auth.allow_plaintext_tokens = true accepts that",
+        )
+
+
+def _callers(settings: Settings) -> Iterator[Problem]:
+    auth = settings.auth
+    if auth.is_required and auth.allow_unauthenticated:
+        yield Problem(
+            "auth.allow_unauthenticated", "true, beside callers that authenticate", "one of them", "all must then"
+        )
+    if auth.known_tenants_only and not auth.tenants:
+        yield Problem("auth.known_tenants_only", "true, and no tenant", "tables auth.tenants.NAME")
+    if auth.tokens_file and not auth.tokens_file.endswith(".toml"):
+        # Not shown: it may be a token.
+        yield Problem("auth.tokens_file", "a text that is none", "the path of a .toml file")
+    yield from _jwt(auth.jwt)
+    yield from _tls(auth)
+
+
+def _jwt(jwt: Jwt) -> Iterator[Problem]:
+    if not jwt.is_on:
+        return
+    if jwt.jwks_url and jwt.jwks_file:
+        yield Problem("auth.jwt.jwks_file", "a file, beside auth.jwt.jwks_url", "one of them")
+    if jwt.jwks_url:
+        yield from _url(jwt.jwks_url, "auth.jwt.jwks_url", allow_insecure=False, schemes=("http", "https"))
+    # A token without them would be one that was made for somebody else.
+    for name in ("issuer", "audience", "algorithms", "tenant_claim"):
+        if not getattr(jwt, name):
+            yield Problem(f"auth.jwt.{name}", "nothing", "a value, where tokens are accepted")
+    yield from _pattern(jwt.tenant_pattern, "auth.jwt.tenant_pattern")
+
+
+def _tls(auth: Auth) -> Iterator[Problem]:
+    tls = auth.tls
+    for name, other in (("cert_file", "key_file"), ("key_file", "cert_file"), ("cert_file", "client_ca_file")):
+        if getattr(tls, other) and not getattr(tls, name):
+            yield Problem(f"auth.tls.{name}", "nothing", f"a file, beside auth.tls.{other}")
+    if tls.client_ca_file and tls.tenant_from == "none" and not auth.takes_tokens:
+        yield Problem("auth.tls.tenant_from", "none, and no tokens", "what names the tenant")
+    yield from _pattern(tls.tenant_pattern, "auth.tls.tenant_pattern")
+
+
+def _pattern(pattern: str, key: str) -> Iterator[Problem]:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error:
+        yield Problem(key, "a text that is none", "a regular expression")
+        return
+    if groups > 1:
+        yield Problem(key, f"{groups} groups", "one at most", "(?:…) groups without counting")
+
+
+def _tenants(settings: Settings) -> Iterator[Problem]:
+    auth = settings.auth
+    lists = {"auth.upstreams": auth.upstreams}
+    lists |= {f"auth.tenants.{name}.upstreams": policy.upstreams for name, policy in auth.tenants.items()}
+    for key, names in lists.items():
+        for name in names:
+            if name not in settings.upstreams:
+                known = ", ".join(sorted(settings.upstreams))
+                likely = nearest(name, settings.upstreams)
+                yield Problem(key, repr(name), f"of {known}", f"did you mean {likely!r}?" if likely else "")
 
 
 def _turn_metadata(metadata: TurnMetadata) -> Iterator[Problem]:
@@ -84,7 +157,9 @@ def _upstream(profile: UpstreamProfile, path: str) -> Iterator[Problem]:
     yield from _credential(profile.credential, f"{path}credential.")
 
 
-def _url(url: str, key: str, *, allow_insecure: bool) -> Iterator[Problem]:
+def _url(
+    url: str, key: str, *, allow_insecure: bool, schemes: tuple[str, ...] = _UPSTREAM_SCHEMES
+) -> Iterator[Problem]:
     """A URL is not shown in whole: what does not belong there may be a secret."""
     try:
         parts = urlsplit(url)
@@ -92,7 +167,7 @@ def _url(url: str, key: str, *, allow_insecure: bool) -> Iterator[Problem]:
     except ValueError:
         yield Problem(key, "a text that is no URL", "a URL")
         return
-    if parts.scheme not in _UPSTREAM_SCHEMES or not host:
+    if parts.scheme not in schemes or not host:
         yield Problem(key, "nothing" if not url else "a text that is no such URL", "an https URL")
     elif parts.username is not None or parts.query or parts.fragment:
         yield Problem(

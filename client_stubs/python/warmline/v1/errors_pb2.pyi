@@ -105,6 +105,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. The caller's tenant may not do this."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 40
     """INTERNAL. A fault of this server; its log has the detail under the call's `request_id`."""
+    ERROR_REASON_CALLERS_UNVERIFIABLE: _ErrorReason.ValueType  # 41
+    """UNAVAILABLE with RetryInfo. The server cannot check now who calls: it has no keys of the tokens' issuer yet."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason` is one of these names without its prefix, `ErrorInfo.domain` is
@@ -194,6 +196,8 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 39
 """PERMISSION_DENIED. The caller's tenant may not do this."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 40
 """INTERNAL. A fault of this server; its log has the detail under the call's `request_id`."""
+ERROR_REASON_CALLERS_UNVERIFIABLE: ErrorReason.ValueType  # 41
+"""UNAVAILABLE with RetryInfo. The server cannot check now who calls: it has no keys of the tokens' issuer yet."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -95,6 +95,8 @@ export enum ErrorReason {
   PERMISSION_DENIED = 39,
   /** INTERNAL - INTERNAL. A fault of this server; its log has the detail under the call's `request_id`. */
   INTERNAL = 40,
+  /** CALLERS_UNVERIFIABLE - UNAVAILABLE with RetryInfo. The server cannot check now who calls: it has no keys of the tokens' issuer yet. */
+  CALLERS_UNVERIFIABLE = 41,
 }
 
 /** The provider's own words about a failure, as a detail of the status, only to the caller whose request met it. */
