@@ -27,9 +27,10 @@ class Authenticator:
         self._static = Reloaded(settings.tokens_file, read_tokens) if settings.tokens_file else None
         self._jwt = _jwt_tokens(settings.jwt, http, clock)
         self._certificates = Certificates(settings.tls)
+        self._takes_certificates = bool(settings.tls.client_ca_file) and settings.tls.tenant_from != "none"
 
     async def by_token(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller | None:
-        """Whose token a call shows; None when it shows none, or tokens are not taken here.
+        """Whose token a call shows; None when it shows none that is taken here, and a certificate may do instead.
 
         Raises: Refused: a token that is not believed is never made up for by a certificate; CallerError
             PERMISSION_DENIED; ServiceError CALLERS_UNVERIFIABLE when it cannot be verified now.
@@ -37,6 +38,8 @@ class Authenticator:
         """
         token = shown_token(metadata) if self._takes_tokens else None
         if token is None:
+            if not self._takes_certificates:
+                raise Refused("shows no token")
             return None
         caller = find(self._static.current(), token) if self._static is not None else None
         if caller is None:

@@ -22,8 +22,6 @@ class Certificates:
         """Whose certificate this is. Raises: Refused, also for a caller that has none."""
         if "x509_pem_cert" not in auth_context:
             raise Refused("shows neither token nor certificate")
-        if not self._place:
-            raise Refused("shows no token beside its certificate")
         names = [name.decode(errors="replace") for name in auth_context.get(self._place, ())]
         tenant, name = self._pattern.tenant(names)
         return Caller(tenant, name)
