@@ -16,7 +16,14 @@ from warmline_server.settings.load import load
 
 ROOT = Path(__file__).parents[2]
 KUSTOMIZE = ROOT / "deploy/kustomize"
-BASE, DEV, PROD = "base", "dev", "prod"
+BASE, DEV, PROD, SECURE = "base", "dev", "prod", "secure"
+
+# Secrets that somebody else makes, with the files that docs/operations.md and cert-manager put into them.
+FOREIGN_SECRETS: Mapping[str, Mapping[str, None]] = {
+    "warmline-credentials": {"openai-api-key": None},
+    "warmline-tokens": {"tokens.toml": None},
+    "warmline-tls": {"tls.crt": None, "tls.key": None, "ca.crt": None},
+}
 
 Manifest = Mapping[str, Any]
 
@@ -68,7 +75,7 @@ class Rendered:
         if "configMap" in volume:
             return self.one("ConfigMap", volume["configMap"]["name"])["data"]  # type: ignore[no-any-return]
         secrets = [each for each in self.all("Secret") if each["metadata"]["name"] == volume["secret"]["secretName"]]
-        return secrets[0]["data"] if secrets else {"openai-api-key": None}
+        return secrets[0]["data"] if secrets else FOREIGN_SECRETS[volume["secret"]["secretName"]]
 
     def settings(self, folder: Path) -> Settings:
         """What the server reads there: its file, under its variables. Raises: SettingsError."""

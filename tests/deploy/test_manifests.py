@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
+import msgspec
 import pytest
+import yaml
 from opentelemetry.sdk import environment_variables
 
-from deploy.rendered import BASE, DEV, PROD, Rendered, render
+from deploy.rendered import BASE, DEV, FOREIGN_SECRETS, KUSTOMIZE, PROD, SECURE, Rendered, render
 from warmline_cli import serve
 from warmline_server import app
+from warmline_server.callers.caller import NamePattern
 from warmline_server.observe.metric_table import CALLS_ACTIVE
-from warmline_server.settings import Settings
+from warmline_server.settings import Settings, load
 from warmline_simulator import cli as simulator_cli
 
 # The oldest and the newest that the manifests are meant for.
@@ -21,7 +24,7 @@ KUBERNETES = ("1.33", "1.37")
 END_MARGIN_S = 5.0
 
 
-@pytest.fixture(params=[BASE, DEV, PROD])
+@pytest.fixture(params=[BASE, DEV, PROD, SECURE])
 def place(request: pytest.FixtureRequest) -> Rendered:
     """Each place that the server is deployed to, and the base by itself."""
     return render(request.param)
@@ -87,7 +90,8 @@ def test_variables_are_known(place: Rendered) -> None:
 
 def test_probes_ask_for_what_the_server_answers(place: Rendered, settings: Settings) -> None:
     asked = {name: place.container[f"{name}Probe"]["grpc"] for name in ("startup", "readiness", "liveness")}
-    assert {probe["port"] for probe in asked.values()} == {port_of(settings.listen)}
+    assert {probe["port"] for probe in asked.values()} == {port_of(settings.health_listen)}
+    assert {"name": "health", "containerPort": port_of(settings.health_listen)} in place.container["ports"]
     assert asked["readiness"]["service"] == app.READINESS
     assert asked["startup"]["service"] == asked["liveness"]["service"] == app.LIVENESS
 
@@ -186,6 +190,28 @@ def test_the_autoscaler_counts_what_the_server_counts(tmp_path: Path) -> None:
     assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= limits.max_turn_duration_s
     assert "replicas" not in place.one("Deployment")["spec"], "an apply would undo the autoscaler"
     assert scaler["minReplicas"] > place.one("PodDisruptionBudget")["spec"]["maxUnavailable"]
+
+
+def test_the_secure_place_knows_its_callers() -> None:
+    """Read without kustomize, so that it is seen on every machine."""
+    folder = KUSTOMIZE / "overlays/secure"
+    settings = load(folder / "warmline.toml", {})
+    auth = settings.auth
+    pod = yaml.safe_load((folder / "server.yaml").read_text())["spec"]["template"]["spec"]
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"]}
+    (container,) = pod["containers"]
+    mounted = {
+        f"{mount['mountPath']}/{name}"
+        for mount in container["volumeMounts"]
+        for name in FOREIGN_SECRETS[secrets[mount["name"]]]
+    }
+    assert auth.is_required
+    assert not auth.allow_unauthenticated
+    assert {auth.tokens_file, auth.tls.cert_file, auth.tls.key_file, auth.tls.client_ca_file} == mounted
+    assert auth.known_tenants_only
+    assert NamePattern(auth.tls.tenant_pattern).tenant(["spiffe://cluster.local/ns/agents/sa/one"])[0] in auth.tenants
+    base = load(KUSTOMIZE / "base/warmline.toml", {})
+    assert msgspec.structs.replace(settings, auth=base.auth) == base, "all else is as in the base"
 
 
 def test_production_is_closed(tmp_path: Path) -> None:
