@@ -70,6 +70,9 @@ fuzz: .venv/.fuzz ## fuzz all that reads foreign bytes: SECONDS=600 in all, or R
 chaos: install ## every fault in every phase over both transports, and the callers' own; writes docs/chaos.md
 	@PYTHONPATH=tests $(BIN)/python -m chaos --write
 
+burst: install ## 4000 turns begun in one moment, none lost
+	@$(BIN)/python scripts/burst.py --streams 4000 --connections 8
+
 interop: install ## every client against a real server and simulator; writes docs/interop.md
 	@PYTHONPATH=tests $(BIN)/python -m interop.harness --write
 
