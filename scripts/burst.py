@@ -32,28 +32,32 @@ EVENTS = (
 PATIENCE_S = 120.0
 
 
+def write_config(folder: Path, streams: int) -> Path:
+    """The server's configuration, with its upstream."""
+    fixture, config = folder / "answer.sse", folder / "warmline.toml"
+    fixture.write_text("".join(f"data: {event}\n\n" for event in EVENTS))
+    config.write_text(
+        'listen = "127.0.0.1:0"\ndefault_upstream = "file"\n'
+        f'[upstreams.file]\nkind = "fixture"\nfixture_path = {json.dumps(str(fixture))}\n'
+        f'[limits]\nmax_concurrent_turns = {streams}\n[telemetry]\nlog_format = "json"\nlog_level = "info"\n'
+    )
+    return config
+
+
 @asynccontextmanager
-async def server(streams: int) -> AsyncIterator[str]:
+async def server(config: Path) -> AsyncIterator[str]:
     """A server process on a free port. Gives its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        fixture, config = Path(folder, "answer.sse"), Path(folder, "warmline.toml")
-        fixture.write_text("".join(f"data: {event}\n\n" for event in EVENTS))
-        config.write_text(
-            'listen = "127.0.0.1:0"\ndefault_upstream = "file"\n'
-            f'[upstreams.file]\nkind = "fixture"\nfixture_path = {json.dumps(str(fixture))}\n'
-            f'[limits]\nmax_concurrent_turns = {streams}\n[telemetry]\nlog_format = "json"\nlog_level = "info"\n'
-        )
-        command = [sys.executable, "-m", "warmline_cli.main", "serve", "--config", str(config)]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("WARMLINE_")}
-        process = await asyncio.create_subprocess_exec(*command, env=environ, stderr=asyncio.subprocess.PIPE)
-        assert process.stderr is not None
-        address = await _address(process.stderr)
-        reading = asyncio.create_task(_drop(process.stderr), name="read the log, or its pipe would fill")
-        try:
-            yield address
-        finally:
-            process.kill()
-            await asyncio.gather(process.wait(), reading)
+    command = [sys.executable, "-m", "warmline_cli.main", "serve", "--config", str(config)]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WARMLINE_")}
+    process = await asyncio.create_subprocess_exec(*command, env=environ, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    address = await _address(process.stderr)
+    reading = asyncio.create_task(_drop(process.stderr), name="read the log, or its pipe would fill")
+    try:
+        yield address
+    finally:
+        process.kill()
+        await asyncio.gather(process.wait(), reading)
 
 
 async def _address(log: asyncio.StreamReader) -> str:
@@ -100,8 +104,9 @@ async def _turn(client: warmline.Client, session_id: str) -> str:
 
 async def run(streams: int, connections: int) -> Counter[str]:
     """A burst against a server of its own."""
-    async with server(streams) as address:
-        return await burst(address, streams, connections)
+    with tempfile.TemporaryDirectory() as folder:
+        async with server(write_config(Path(folder), streams)) as address:
+            return await burst(address, streams, connections)
 
 
 def main() -> int:

@@ -179,7 +179,7 @@ class App:
     async def _build_server(self, telemetry: Telemetry, stack: AsyncExitStack) -> None:
         limits = self.settings.limits
         callers = CallerInterceptor(
-            await self._build_authenticator(stack), clock=self._clock, refused=telemetry.observer.call_refused
+            await self._build_authenticator(stack), clock=self._clock, refused=telemetry.observer.caller_refused
         )
         self._server = server = grpc.aio.server(
             interceptors=[TracingInterceptor(telemetry.tracer_provider, telemetry.meter_provider), callers],

@@ -1,6 +1,6 @@
 """A server whose callers must authenticate, and clients that do."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from opentelemetry.sdk.trace import SpanProcessor
 
 import warmline
 from callers.kit import tokens_toml
@@ -81,6 +82,7 @@ async def guarded(
     upstreams: tuple[str, ...] = (),
     limits: Mapping[str, Any] | None = None,
     profile: Mapping[str, Any] | None = None,
+    span_processors: Sequence[SpanProcessor] = (),
     **settings: Any,
 ) -> AsyncIterator[Guarded]:
     """Opens both.
@@ -91,5 +93,5 @@ async def guarded(
         made = settings_for(sim.base_url, limits=limits, profile=profile)
         profiles = dict.fromkeys(("simulator", *upstreams), made.upstreams["simulator"])
         made = msgspec.structs.replace(made, auth=auth, upstreams=profiles, **settings)
-        async with App(made) as app:
+        async with App(made, span_processors=span_processors) as app:
             yield Guarded(sim, app)

@@ -53,7 +53,8 @@ _settings_decoder = msgspec.json.Decoder(_Settings)
 
 def of_session(session: SessionRecord) -> Attributes:
     """What every span of a session carries."""
-    return {names.SESSION_ID: session.session_id, names.UPSTREAM: session.upstream}
+    found: Attributes = {names.SESSION_ID: session.session_id, names.UPSTREAM: session.upstream}
+    return found | {names.TENANT: session.tenant} if session.tenant else found
 
 
 def of_call(call: CallRecord) -> Attributes:

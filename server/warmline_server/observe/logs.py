@@ -228,7 +228,8 @@ class LogObserver(Observer):
 
 
 def _of_session(session: SessionRecord) -> Fields:
-    return {"session_id": session.session_id, "upstream": session.upstream}
+    fields: Fields = {"session_id": session.session_id, "upstream": session.upstream}
+    return fields | {"tenant": session.tenant} if session.tenant else fields
 
 
 def _of_call(call: CallRecord) -> Fields:

@@ -156,6 +156,9 @@ class MetricsObserver(Observer):
     def call_refused(self, reason: str) -> None:
         self._refusals.add(1, str(reason))
 
+    def caller_refused(self, reason: str) -> None:
+        self.call_refused(reason)
+
     def call_started(self, call: CallRecord) -> None:
         self._running.add(call)
         self._calls_active.add(1, call.session.upstream)

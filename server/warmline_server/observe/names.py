@@ -32,6 +32,8 @@ SESSION_ID: Final = "session_id"
 TURN_ID: Final = "turn_id"
 
 # Our own facts.
+TENANT: Final = "warmline.tenant"
+CALLER: Final = "warmline.caller"
 UPSTREAM: Final = "warmline.upstream"
 LANE: Final = "warmline.lane"
 REQUEST_ID: Final = "warmline.request_id"

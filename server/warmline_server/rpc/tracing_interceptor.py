@@ -15,11 +15,13 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.propagate import extract
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 
+from warmline_server.callers import ANYBODY
 from warmline_server.observe import names
 from warmline_server.observe.attributes import Attributes
 from warmline_server.observe.metric_table import RPC_DURATION
 from warmline_server.observe.metrics import histogram, open_meter
 from warmline_server.observe.tracing import carrier_of, open_tracer, rpc_span
+from warmline_server.rpc.callers import current_caller
 from warmline_server.rpc.handlers import Behaviour, wrapped
 from warmline_server.session.call_spec import CallerGone
 
@@ -102,6 +104,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
 
     def _end(self, span: Span, method: str, code: grpc.StatusCode, duration_s: float) -> None:
         found: Attributes = {names.RPC_STATUS: code.name}
+        span.set_attributes(_caller())
         if code is not grpc.StatusCode.OK:
             found[names.ERROR_TYPE] = code.name
         span.set_attributes(found)
@@ -122,6 +125,13 @@ def _why_cancelled(started_at_s: float, remaining_s: float | None) -> grpc.Statu
     if remaining_s is not None and time.monotonic() - started_at_s >= remaining_s - EARLY_S:
         return grpc.StatusCode.DEADLINE_EXCEEDED
     return grpc.StatusCode.CANCELLED
+
+
+def _caller() -> Attributes:
+    """Who called, where that is known; it may become known while the handler runs."""
+    caller = current_caller.get(ANYBODY)
+    known = {names.TENANT: caller.tenant, names.CALLER: caller.name}
+    return {name: value for name, value in known.items() if value}
 
 
 def _peer(peer: str) -> Attributes:

@@ -34,6 +34,9 @@ class Observer:
     def call_refused(self, reason: str) -> None:
         """A call was refused before it was admitted."""
 
+    def caller_refused(self, reason: str) -> None:
+        """Somebody called who is not known, or may not call; told for every RPC, and logged where it was refused."""
+
     def connect_started(self, connect: ConnectRecord) -> None:
         """A handshake began: a warm-up when `connect.call` is None."""
 
