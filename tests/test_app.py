@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,10 @@ async def test_metadata_beyond_the_limit_is_refused_and_below_it_taken() -> None
         await client.sessions.ListSessions(request)
 
     assert told.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_server_that_knows_no_callers_loads_no_cryptography() -> None:
+    program = "import sys, warmline_server.app; print(sorted({'jwt', 'cryptography', 'httpx'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"

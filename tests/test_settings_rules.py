@@ -21,6 +21,14 @@ from warmline_server.settings.rules import broken_rules
 ROOT = Path(__file__).parents[1]
 
 
+JWT = """
+auth.jwt.jwks_url = "https://id.example/keys"
+auth.jwt.issuer = "https://id.example"
+auth.jwt.audience = "warmline"
+"""
+TLS = 'auth.tls.cert_file = "a"\nauth.tls.key_file = "b"\nauth.tls.client_ca_file = "c"'
+
+
 def loaded(directory: Path, toml: str, environ: dict[str, str] | None = None) -> Settings:
     path = directory / "warmline.toml"
     path.write_text(toml, encoding="utf-8")
@@ -68,6 +76,30 @@ def loaded(directory: Path, toml: str, environ: dict[str, str] | None = None) ->
         ('upstreams.openai.credential.header = "a b"', "upstreams.openai.credential.header"),
         ('upstreams.openai.credential.scheme = "a\\nb"', "upstreams.openai.credential.scheme"),
         ("upstreams.openai.supports_stream_id = true", "upstreams.openai.supports_stream_id"),
+        ('listen = "0.0.0.0:1"\nauth.tokens_file = "a.toml"', "listen"),
+        (f'listen = "0.0.0.0:1"\n{JWT}', "listen"),
+        ('listen = "0.0.0.0:1"\nauth.tls = {cert_file = "a", key_file = "b"}', "listen"),
+        ('auth = {tokens_file = "a.toml", allow_unauthenticated = true}', "auth.allow_unauthenticated"),
+        ('auth.tokens_file = "a-token-itself"', "auth.tokens_file"),
+        ("auth.known_tenants_only = true", "auth.known_tenants_only"),
+        ('auth.tls.cert_file = "a"', "auth.tls.key_file"),
+        ('auth.tls.key_file = "a"', "auth.tls.cert_file"),
+        ('auth.tls.client_ca_file = "a"', "auth.tls.cert_file"),
+        (f'{TLS}\nauth.tls.tenant_from = "none"', "auth.tls.tenant_from"),
+        (f'{TLS}\nauth.tls.tenant_pattern = "("', "auth.tls.tenant_pattern"),
+        (f'{TLS}\nauth.tls.tenant_pattern = "(a)(b)"', "auth.tls.tenant_pattern"),
+        (f'{JWT}\nauth.jwt.jwks_file = "keys.json"', "auth.jwt.jwks_file"),
+        (f"{JWT}\nauth.jwt.algorithms = []", "auth.jwt.algorithms"),
+        (f'{JWT}\nauth.jwt.algorithms = ["HS256"]', "auth.jwt.algorithms"),
+        (f'{JWT}\nauth.jwt.algorithms = ["none"]', "auth.jwt.algorithms"),
+        (f'{JWT}\nauth.jwt.tenant_pattern = "["', "auth.jwt.tenant_pattern"),
+        (JWT.replace('auth.jwt.issuer = "https://id.example"\n', ""), "auth.jwt.issuer"),
+        (JWT.replace('auth.jwt.audience = "warmline"\n', ""), "auth.jwt.audience"),
+        (JWT.replace("https://id.example/keys", "http://id.example/keys"), "auth.jwt.jwks_url"),
+        (JWT.replace("https://id.example/keys", "ws://127.0.0.1/keys"), "auth.jwt.jwks_url"),
+        (JWT.replace("https://id.example/keys", "https://me:secret@id.example/keys"), "auth.jwt.jwks_url"),
+        ('auth.upstreams = ["opnai"]', "auth.upstreams"),
+        ('auth.tenants.a.upstreams = ["opnai"]', "auth.tenants.a.upstreams"),
     ],
 )
 def test_broken_rule_is_refused_at_its_key(tmp_path: Path, toml: str, key: str) -> None:
@@ -85,6 +117,13 @@ def test_broken_rule_is_refused_at_its_key(tmp_path: Path, toml: str, key: str) 
         'listen = "127.9.9.9:1"',
         'listen = "unix:/run/warmline.sock"',
         'listen = "0.0.0.0:50051"\nauth.allow_unauthenticated = true',
+        f'listen = "0.0.0.0:50051"\n{TLS}',
+        f'listen = "0.0.0.0:50051"\n{JWT}\nauth.tls = {{cert_file = "a", key_file = "b"}}',
+        'listen = "0.0.0.0:50051"\nauth = {tokens_file = "a.toml", allow_plaintext_tokens = true}',
+        'listen = "127.0.0.1:50051"\nauth.tokens_file = "a.toml"',
+        'listen = "unix:/run/warmline.sock"\nauth.tokens_file = "a.toml"',
+        JWT.replace("https://id.example/keys", "http://127.0.0.1:8080/keys"),
+        'auth.tenants = {"team a/b" = {upstreams = ["openai"]}}',
         'upstreams.new.base_url = "http://[::1]:80/v1"',
         'upstreams.new.base_url = "wss://api.example/v1"',
         'upstreams.new = {base_url = "http://api.example/v1", allow_insecure = true}',

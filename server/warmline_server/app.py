@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import grpc
 from grpc_channelz.v1 import channelz
@@ -25,9 +25,7 @@ from warmline.v1 import (
     trace_service_pb2_grpc,
     turn_service_pb2,
 )
-from warmline_server.callers.authenticator import Authenticator
 from warmline_server.callers.reloaded import BadFile
-from warmline_server.callers.server_certificate import ServerCertificate
 from warmline_server.clock import Clock, SystemClock
 from warmline_server.core.config import WarmUp
 from warmline_server.credentials import open_credential
@@ -48,6 +46,9 @@ from warmline_server.settings import Problem, Settings, SettingsError, UpstreamP
 from warmline_server.transport.http import HttpTransport
 from warmline_server.transport.http_exchange import HttpLimits
 from warmline_server.transport.tls import tls_context
+
+if TYPE_CHECKING:
+    from warmline_server.callers.authenticator import Authenticator
 
 _log = logging.getLogger(__name__)
 
@@ -212,11 +213,13 @@ class App:
         if self.settings.admin_listen:
             await self._build_admin_server(stack)
 
-    async def _build_authenticator(self, stack: AsyncExitStack) -> Authenticator | None:
+    async def _build_authenticator(self, stack: AsyncExitStack) -> "Authenticator | None":
         """Who may call; None: anybody."""
         auth = self.settings.auth
         if not auth.is_required:
             return None
+        from warmline_server.callers.authenticator import Authenticator
+
         http = None
         if auth.jwt.jwks_url:
             http = HttpTransport(self._clock, tls=_tls_context("auth.jwt.ca_bundle", auth.jwt.ca_bundle))
@@ -233,6 +236,8 @@ class App:
         tls = self.settings.auth.tls
         if not tls.cert_file:
             return None
+        from warmline_server.callers.server_certificate import ServerCertificate
+
         try:
             return server_credentials(ServerCertificate(tls))
         except BadFile as error:

@@ -142,3 +142,16 @@ async def test_idle_server_ends_at_once_and_well(number: signal.Signals) -> None
         await server.logged("stopped")
         assert await server.ended() == 0
         await sim.wait_for_connections_closed(1)
+
+
+async def test_check_reads_the_files_that_callers_are_known_by(tmp_path: Path) -> None:
+    (tmp_path / "tokens.toml").write_text('[[token]]\ntenant = "a"\nsha256 = "CANARY"\n')
+    config = tmp_path / "warmline.toml"
+    config.write_text(f'default_upstream = "simulator"\nauth.tokens_file = "{tmp_path}/tokens.toml"\n')
+
+    ended = await run(*CHECK, "--config", config)
+
+    assert ended.status == 1
+    assert "error: auth.tokens_file: " in ended.out
+    assert "token 1: sha256 is not 64 hexadecimal digits" in ended.out
+    assert "CANARY" not in ended.out + ended.err

@@ -1,12 +1,13 @@
 """Calls that are answered whole: compaction and the window it advances, memories, models with their ETag."""
 
 import json
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
-from e2e.kit import read_refusal
+from e2e.kit import read_refusal, refused
 from e2e.line import MODEL, open_line
 from manual_clock import ManualClock
 from warmline.v1 import session_service_pb2 as pb
@@ -132,3 +133,25 @@ async def test_list_that_cannot_be_read_breaks_the_protocol_and_nothing_else(bod
         assert read_refusal(told.value).reason == "UPSTREAM_PROTOCOL"
 
         assert (await line.client.sessions.ListModels(MODELS)).models_json
+
+
+async def test_compaction_and_memories_need_room_among_the_calls_and_end_with_a_drain() -> None:
+    compact = pb.CompactSessionRequest(session_id="session-1", input=[USER])
+    memories = pb.SummarizeMemoriesRequest(
+        session_id="session-1", traces=[pb.MemoryTrace(id="t", source_path="p", items=[USER])]
+    )
+    script = Script(creates=[Reply.model(gate="g")])
+    async with open_line(script, limits={"max_concurrent_turns": 1}) as line, line.session() as session:
+        ask: tuple[Any, ...] = (line.client.sessions.CompactSession, line.client.sessions.SummarizeMemories)
+        async with session.turn("hello") as turn:
+            await line.sim.wait_for_gate("g")
+            full = [await refused(call(request)) for call, request in zip(ask, (compact, memories), strict=True)]
+            line.sim.release("g")
+            await turn.result()
+        await line.client.sessions.CompactSession(compact)
+        await line.app.drain(1.0)
+        drained = [await refused(call(request)) for call, request in zip(ask, (compact, memories), strict=True)]
+
+    assert {(told.reason, told.limits) for told in full} == {("LIMIT_EXCEEDED", ("max_concurrent_turns",))}
+    assert {told.reason for told in drained} == {"SERVER_DRAINING"}
+    assert all(told.retry_after_s is not None for told in full + drained)

@@ -14,7 +14,7 @@ import pytest
 from callers.kit import tokens_toml
 from e2e.kit import read_refusal
 from manual_clock import ManualClock
-from warmline_server.callers import Authenticator
+from warmline_server.callers.authenticator import Authenticator
 from warmline_server.rpc.callers import LOG_INTERVAL_S, CallerInterceptor, tenant_of
 from warmline_server.settings import Auth
 

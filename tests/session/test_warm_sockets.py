@@ -325,3 +325,18 @@ async def test_warm_sockets_of_no_number_keep_none(line: Line, clock: ManualCloc
 )
 def test_lost_socket_is_replaced_unless_the_loss_was_our_thrift(cause: Lost, wants_another: bool) -> None:
     assert cause.wants_another is wants_another
+
+
+async def test_tenant_with_too_many_loses_its_own_longest_unused_and_no_others(line: Line, clock: ManualClock) -> None:
+    park = Park(clock, max_sockets=10, max_of_tenant=2)
+    others = await line.open()
+    park.park(others, NO_LIMITS, "b")
+    own = [await line.open() for _ in range(3)]
+    for socket in own:
+        park.park(socket, NO_LIMITS, "a")
+
+    assert park.losses == [(own[0].connection_id, Lost.EVICTED)]
+    for socket in (others, *own[1:]):
+        park.sockets.take(socket)
+    assert len(park.sockets) == 0
+    assert not park.sockets._of_tenant, "tenants without a socket are forgotten"

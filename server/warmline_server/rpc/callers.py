@@ -4,15 +4,18 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from warmline_server.callers import ANYBODY, Authenticator, Caller, Refused, unauthenticated
+from warmline_server.callers import ANYBODY, Caller, Refused, unauthenticated
 from warmline_server.clock import Clock
 from warmline_server.core.errors import WarmlineError
 from warmline_server.rpc import status
 from warmline_server.rpc.handlers import Behaviour, wrapped
+
+if TYPE_CHECKING:
+    from warmline_server.callers.authenticator import Authenticator
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +38,11 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
     """Lets nobody past who is not known. Goes after the tracing, so that refusals have their span."""
 
     def __init__(
-        self, authenticator: Authenticator | None, *, clock: Clock, refused: Callable[[str], None] = lambda reason: None
+        self,
+        authenticator: "Authenticator | None",
+        *,
+        clock: Clock,
+        refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """Args: `authenticator` None: anybody may call; `refused` is told the reason of each refusal."""
         self._authenticator = authenticator
@@ -68,7 +75,7 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    def _by_certificate(self, handler: Any, method: str, authenticator: Authenticator) -> Any:
+    def _by_certificate(self, handler: Any, method: str, authenticator: "Authenticator") -> Any:
         """The same handler behind a look at the connection, which an interceptor itself does not see."""
 
         def wrap(behaviour: Any) -> Behaviour:

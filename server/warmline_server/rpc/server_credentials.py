@@ -1,11 +1,14 @@
 """TLS of the gRPC server, with whatever certificate its files hold when a handshake begins."""
 
+from typing import TYPE_CHECKING
+
 import grpc
 
-from warmline_server.callers.server_certificate import Material, ServerCertificate
+if TYPE_CHECKING:
+    from warmline_server.callers.server_certificate import Material, ServerCertificate
 
 
-def server_credentials(certificate: ServerCertificate) -> grpc.ServerCredentials:
+def server_credentials(certificate: "ServerCertificate") -> grpc.ServerCredentials:
     """Credentials that ask for the certificate before each handshake.
 
     Either every caller shows a certificate, or none is asked for one: grpcio has nothing in between.
@@ -22,5 +25,5 @@ def server_credentials(certificate: ServerCertificate) -> grpc.ServerCredentials
     )
 
 
-def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+def _configuration(material: "Material") -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(material.key, material.chain)], material.authorities)

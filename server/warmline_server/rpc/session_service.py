@@ -94,12 +94,14 @@ class SessionService(pb_grpc.SessionServiceServicer):
     async def CompactSession(self, request: pb.CompactSessionRequest, context: Context) -> pb.CompactSessionResponse:
         async def work() -> pb.CompactSessionResponse:
             session = self._find(request.session_id, context)
-            compacted = await session.compact(
+            asked = (
                 translate.name(request.lane, "lane", blank_is=""),
                 translate.checked_items(request.input, "input"),
                 translate.options(request.options, "options"),
                 translate.identifier(request.turn_id, "turn_id") if request.turn_id else "",
             )
+            with self._registry.admitted(session.record.tenant):
+                compacted = await session.compact(*asked)
             return pb.CompactSessionResponse(
                 output=[types.Item(json=item) for item in compacted.items],
                 window_generation=session.window_generation,
@@ -115,7 +117,8 @@ class SessionService(pb_grpc.SessionServiceServicer):
             session = self._find(request.session_id, context)
             traces = [_trace(trace, f"traces[{index}]") for index, trace in enumerate(request.traces)]
             effort = request.reasoning_effort if request.HasField("reasoning_effort") else None
-            told = await session.summarize(request.model, effort, traces)
+            with self._registry.admitted(session.record.tenant):
+                told = await session.summarize(request.model, effort, traces)
             return pb.SummarizeMemoriesResponse(
                 summaries=[pb.MemorySummary(trace_summary=t, memory_summary=m) for t, m in told.pairs],
                 upstream_request_id=told.upstream_request_id,

@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from warmline_server.clock import Timer
 from warmline_server.core import outgoing
@@ -148,6 +149,15 @@ class Registry:
         self.refuse_when_draining()
         self._admission.admit_call(tenant, self.around.clock.now_s())
         self._idle.clear()
+
+    @contextmanager
+    def admitted(self, tenant: str) -> Iterator[None]:
+        """Around a unary call to the upstream, which costs what a turn costs. Raises: as `admit_call`."""
+        self.admit_call(tenant)
+        try:
+            yield
+        finally:
+            self.call_ended(tenant)
 
     def call_ended(self, tenant: str) -> None:
         """Counts a call out."""

@@ -76,6 +76,7 @@ class Admission:
         self._limits = limits
         self._uses: dict[str, _Use] = {}
         self._swept_to = 0
+        self._now_s = 0.0
         self.sessions = 0
         self.calls = 0
 
@@ -94,6 +95,7 @@ class Admission:
 
     def admit_call(self, tenant: str, now_s: float) -> None:
         """Counts a call in; pairs with `call_ended`. Raises: ServiceError LIMIT_EXCEEDED; nothing is counted then."""
+        self._now_s = now_s
         use, allowed = self._use(tenant), self._tenants.of(tenant)
         running = allowed.max_concurrent_turns
         _check("running calls", "max_concurrent_turns", self.calls, self._limits.max_concurrent_turns)
@@ -118,8 +120,11 @@ class Admission:
     def _sweep(self) -> None:
         """Forgets tenants that hold nothing, whenever their number has doubled: tokens may name any number of them."""
         if len(self._uses) >= max(1000, 2 * self._swept_to):
-            self._uses = {name: use for name, use in self._uses.items() if use.sessions or use.calls}
+            self._uses = {name: use for name, use in self._uses.items() if self._counts(use)}
             self._swept_to = len(self._uses)
+
+    def _counts(self, use: _Use) -> bool:
+        return bool(use.sessions or use.calls) or use.free_at_s > self._now_s
 
 
 def _names(names: tuple[str, ...]) -> frozenset[str] | None:

@@ -30,8 +30,8 @@ class Limits(Table, frozen=True, kw_only=True):
     max_sessions: Annotated[Count, doc("Sessions; 0: any number.")] = 10_000
     max_sessions_per_tenant: Annotated[Count, doc("Sessions of one tenant; 0: any number.")] = 0
     max_lanes: Annotated[PositiveCount, doc("Lanes of one session.")] = 32
-    max_concurrent_turns: Annotated[Count, doc("Calls that run or wait; 0: any number.")] = 4_000
-    max_concurrent_turns_per_tenant: Annotated[Count, doc("Calls of one tenant that run or wait; 0: any number.")] = 0
+    max_concurrent_turns: Annotated[Count, doc("Turns and compactions that run or wait; 0: any number.")] = 4_000
+    max_concurrent_turns_per_tenant: Annotated[Count, doc("Those of one tenant; 0: any number.")] = 0
     max_turns_per_s_per_tenant: Annotated[
         Rate, doc("Calls that one tenant may begin per second, those of ten seconds at once; 0: any number.")
     ] = 0.0
