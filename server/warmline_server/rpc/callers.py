@@ -68,10 +68,9 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
 
     def _refusing(self, error: Exception, method: str) -> Any:
         """A handler that is called before the request is read: who is not known cannot make the server hold one."""
-        failure = self._failure(error, method)
 
         async def refuse(requests: object, context: Any) -> NoReturn:
-            await status.abort(context, failure)
+            await status.abort(context, self._failure(error, method, context.peer()))
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
@@ -83,7 +82,7 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
                 try:
                     current_caller.set(authenticator.by_certificate(context.auth_context()))
                 except Exception as error:  # noqa: BLE001 - as above
-                    await status.abort(context, self._failure(error, method))
+                    await status.abort(context, self._failure(error, method, context.peer()))
                 answer = behaviour(request, context)
                 if not inspect.isasyncgen(answer):
                     return await answer
@@ -95,7 +94,7 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
 
         return wrapped(handler, wrap)
 
-    def _failure(self, error: Exception, method: str) -> WarmlineError:
+    def _failure(self, error: Exception, method: str, peer: str) -> WarmlineError:
         """What the caller is told; the cause stays here."""
         if isinstance(error, Refused):
             failure: WarmlineError = unauthenticated()
@@ -106,14 +105,15 @@ class CallerInterceptor(grpc.aio.ServerInterceptor):
             # Its text and its traceback's are a library's, and may quote a token.
             failure, why = status.internal(), f"a fault of this server: {type(error).__name__}"
         self._refused(failure.reason)
-        self._log(why, method)
+        self._log(why, method, peer)
         return failure
 
-    def _log(self, why: str, method: str) -> None:
+    def _log(self, why: str, method: str, peer: str) -> None:
         now_s = self._clock.now_s()
         logged_at_s, left_out = self._logged.get(why, (-LOG_INTERVAL_S, 0))
         if now_s - logged_at_s < LOG_INTERVAL_S:
             self._logged[why] = (logged_at_s, left_out + 1)
             return
         self._logged[why] = (now_s, 0)
-        _log.warning("caller refused", extra={"why": why, "method": method.lstrip("/"), "left_out": left_out})
+        told = {"why": why, "method": method.lstrip("/"), "peer": peer, "left_out": left_out}
+        _log.warning("caller refused", extra=told)
