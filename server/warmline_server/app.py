@@ -262,7 +262,9 @@ class App:
     def _add_services(self, server: grpc.aio.Server, telemetry: Telemetry) -> None:
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(self.registry), server)
         add_turn_service(TurnService(self.registry), server)
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(TraceService(telemetry.ring), server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(
+            TraceService(telemetry.ring, self.registry.watched), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self.settings.reflection:
             served = [

@@ -318,3 +318,41 @@ async def test_warm_sockets_of_one_tenant_are_limited(tmp_path: Path) -> None:
         states = [sessions.SlotState.Name((await each.get()).slot.state)[11:] for each in slots]
 
     assert states == ["IDLE", "READY", "READY", "READY", "READY", "READY"]
+
+
+@pytest.mark.parametrize("limit", ["max_watches", "max_watches_per_tenant"])
+async def test_streams_that_watch_are_limited_and_an_end_makes_room(tmp_path: Path, limit: str) -> None:
+    async with (
+        guarded(with_tokens(tmp_path), limits={limit: 2}) as line,
+        line.of("a") as a,
+        line.of("b") as b,
+        a.session("one", config()),
+        b.session("one", config()),
+    ):
+        watch = a.sessions.WatchSession(sessions.WatchSessionRequest(session_id="one"))
+        tail = a.traces.TailInferences(traces.TailInferencesRequest(session_id="one"))
+        await watch.read()
+        await tail.initial_metadata()
+        told = [
+            await refused(a.sessions.WatchSession(sessions.WatchSessionRequest(session_id="one"))),
+            await refused(a.traces.TailInferences(traces.TailInferencesRequest(session_id="one"))),
+        ]
+        others = b.sessions.WatchSession(sessions.WatchSessionRequest(session_id="one"))
+        has_room = await _first(others)
+        tail.cancel()
+        while not await _first(a.sessions.WatchSession(sessions.WatchSessionRequest(session_id="one"))):
+            pass
+
+    assert {(each.code, each.limits) for each in told} == {(CODE.RESOURCE_EXHAUSTED, (limit,))}
+    assert all(each.retry_after_s is not None for each in told)
+    assert has_room is (limit == "max_watches_per_tenant")
+
+
+async def _first(watch: Any) -> bool:
+    """Whether a watch was let in; it is ended then."""
+    try:
+        return bool(await watch.read())
+    except grpc.aio.AioRpcError:
+        return False
+    finally:
+        watch.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import grpc
@@ -53,7 +54,7 @@ async def service() -> AsyncIterator[Service]:
     ring.session_opened(session)
     server = grpc.aio.server(interceptors=[CallerInterceptor(None, clock=ManualClock())])
     port = server.add_insecure_port("127.0.0.1:0")
-    pb_grpc.add_TraceServiceServicer_to_server(TraceService(ring), server)
+    pb_grpc.add_TraceServiceServicer_to_server(TraceService(ring, lambda tenant: nullcontext()), server)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Service(ring, pb_grpc.TraceServiceStub(channel), session, kit.call(session), Play(ring))

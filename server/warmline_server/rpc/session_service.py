@@ -53,6 +53,10 @@ class SessionService(pb_grpc.SessionServiceServicer):
     async def WatchSession(self, request: pb.WatchSessionRequest, context: Context) -> None:  # type: ignore[override]
         async def work() -> None:
             session = self._find(request.session_id, context)
+            with self._registry.watched(session.record.tenant):
+                await watch(session)
+
+        async def watch(session: Session) -> None:
             seen = 0
             while not (session.closed and seen == session.revision):
                 await session.wait_change(seen)

@@ -1,6 +1,7 @@
 """TraceService: the newest attempts of a session and their live tail, out of the ring."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
@@ -36,8 +37,10 @@ STATUSES = {
 class TraceService(pb_grpc.TraceServiceServicer):
     """Reads the ring. A session that is closed can be listed until its ring is forgotten."""
 
-    def __init__(self, ring: InferenceRing) -> None:
+    def __init__(self, ring: InferenceRing, watched: Callable[[str], AbstractContextManager[None]]) -> None:
+        """Args: `watched`: around a tenant's tail; raises WarmlineError where there is no room for it."""
         self._ring = ring
+        self._watched = watched
 
     async def ListInferences(self, request: pb.ListInferencesRequest, context: Context) -> pb.ListInferencesResponse:
         async def work() -> pb.ListInferencesResponse:
@@ -53,6 +56,10 @@ class TraceService(pb_grpc.TraceServiceServicer):
     async def TailInferences(self, request: pb.TailInferencesRequest, context: Context) -> None:  # type: ignore[override]
         async def work() -> None:
             tenant = self._tenant(request.session_id, context)
+            with self._watched(tenant):
+                await follow(tenant)
+
+        async def follow(tenant: str) -> None:
             tail = self._ring.open_tail(tenant, request.session_id)
             try:
                 await context.send_initial_metadata(())  # tells the caller that nothing is missed from here on

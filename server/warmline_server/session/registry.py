@@ -159,6 +159,15 @@ class Registry:
         finally:
             self.call_ended(tenant)
 
+    @contextmanager
+    def watched(self, tenant: str) -> Iterator[None]:
+        """Around a stream that only watches. Raises: ServiceError LIMIT_EXCEEDED."""
+        self._admission.admit_watch(tenant)
+        try:
+            yield
+        finally:
+            self._admission.watch_ended(tenant)
+
     def call_ended(self, tenant: str) -> None:
         """Counts a call out."""
         self._admission.call_ended(tenant)

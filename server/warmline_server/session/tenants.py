@@ -28,6 +28,7 @@ class _Use:
 
     sessions: int = 0
     calls: int = 0
+    watches: int = 0
     free_at_s: float = 0.0
 
 
@@ -79,6 +80,7 @@ class Admission:
         self._now_s = 0.0
         self.sessions = 0
         self.calls = 0
+        self.watches = 0
 
     def admit_session(self, tenant: str) -> None:
         """Counts a session in; pairs with `session_closed`. Raises: ServiceError LIMIT_EXCEEDED."""
@@ -110,6 +112,19 @@ class Admission:
         self.calls -= 1
         self._uses[tenant].calls -= 1
 
+    def admit_watch(self, tenant: str) -> None:
+        """Counts a stream that only watches in; pairs with `watch_ended`. Raises: ServiceError LIMIT_EXCEEDED."""
+        use, limits = self._use(tenant), self._limits
+        _check("streams that watch", "max_watches", self.watches, limits.max_watches)
+        _check("of them of this tenant", "max_watches_per_tenant", use.watches, limits.max_watches_per_tenant)
+        self.watches += 1
+        use.watches += 1
+
+    def watch_ended(self, tenant: str) -> None:
+        """Counts such a stream out."""
+        self.watches -= 1
+        self._uses[tenant].watches -= 1
+
     def _use(self, tenant: str) -> _Use:
         use = self._uses.get(tenant)
         if use is None:
@@ -124,7 +139,7 @@ class Admission:
             self._swept_to = len(self._uses)
 
     def _counts(self, use: _Use) -> bool:
-        return bool(use.sessions or use.calls) or use.free_at_s > self._now_s
+        return bool(use.sessions or use.calls or use.watches) or use.free_at_s > self._now_s
 
 
 def _names(names: tuple[str, ...]) -> frozenset[str] | None:

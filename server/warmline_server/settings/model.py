@@ -35,6 +35,8 @@ class Limits(Table, frozen=True, kw_only=True):
     max_turns_per_s_per_tenant: Annotated[
         Rate, doc("Calls that one tenant may begin per second, those of ten seconds at once; 0: any number.")
     ] = 0.0
+    max_watches: Annotated[Count, doc("Streams of WatchSession and TailInferences; 0: any number.")] = 4_000
+    max_watches_per_tenant: Annotated[Count, doc("Those of one tenant; 0: any number.")] = 0
     max_waiting_calls_per_lane: Annotated[Count, doc("Calls that wait for a busy lane (`on_busy` WAIT).")] = 16
     max_warm_sockets: Annotated[Count, doc("Idle sockets; above it the longest unused is closed.")] = 1_000
     max_warm_sockets_per_tenant: Annotated[
