@@ -16,7 +16,10 @@ class WatchedFile:
         self._seen: tuple[int, int, int] | None = None
 
     def read_if_changed(self, *, force: bool = False) -> bytes | None:
-        """The content, None when it is the one read last. Raises: OSError, also when it is larger than MAX_BYTES."""
+        """The content, None when it is the one read last.
+
+        Raises: OSError, also, and once, for a content that is larger than MAX_BYTES.
+        """
         status = self.path.stat()
         # A Secret volume changes by a new inode, an editor by the time, a quick one by the size.
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -24,7 +27,7 @@ class WatchedFile:
             return None
         with self.path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
+        self._seen = seen
         if len(content) > MAX_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        self._seen = seen
         return content

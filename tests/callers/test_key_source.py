@@ -53,12 +53,15 @@ async def test_old_keys_are_used_while_new_ones_are_fetched(clock: ManualClock) 
     http.gate.clear()
     await clock.advance(301)
 
-    during = await keys.keys("one")
+    asking = asyncio.create_task(keys.keys("one"))
     await settle()
+    has_waited = not asking.done()
     http.gate.set()
+    during = await asking
     await settle()
     after = await keys.keys("one")
 
+    assert not has_waited
     assert during is first
     assert after is not first
     assert http.asked == 2

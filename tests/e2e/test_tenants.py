@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import warmline
@@ -156,6 +156,8 @@ async def test_request_id_of_one_tenant_is_free_for_another(tmp_path: Path) -> N
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["one", "two"]), st.integers(0, 3)), max_size=12))
+@example([(tenant, session, 3) for session in ("one", "two", "one") for tenant in "ab"])
+@example([("a", "one", 3), ("a", "one", 1), ("b", "one", 0), ("b", "one", 2), ("a", "one", 3), ("b", "two", 3)])
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_socket_ever_carries_two_tenants(tmp_path: Path, steps: list[tuple[str, str, int]]) -> None:
     """Turns, cancels and closes in any order; each request says whose it is, each socket carries one tenant's."""
@@ -170,6 +172,8 @@ async def _lives(tmp_path: Path, steps: list[tuple[str, str, int]]) -> None:
             text = str(request.body["input"][0]["content"])
             carried.setdefault(request.connection_id, set()).add("a" if "of a" in text else "b")
     assert all(len(tenants) == 1 for tenants in carried.values()), carried
+    turns = [tenant for tenant, _, kind in steps if kind == 3]
+    assert set().union(*carried.values()) >= set(turns), "each of their turns was seen"
 
 
 async def _play(line: Guarded, steps: list[tuple[str, str, int]]) -> None:
