@@ -61,6 +61,7 @@ def test_token_is_found_by_its_digest_alone() -> None:
     [
         ("[[token", "it is no TOML"),
         ("\udcff", "it is no TOML"),
+        ("a = " + "[" * 100_000, "it is no TOML"),
         ('token = "CANARY"', "it is no list of"),
         (f'[[token]]\nsha256 = "{DIGEST}"', "it is no list of"),
         (f'[[token]]\ntenant = 1\nsha256 = "{DIGEST}"', "it is no list of"),

@@ -187,11 +187,15 @@ def test_file_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
         ([{}] * (MAX_KEYS + 1), f"it has more than {MAX_KEYS} keys"),
         (None, "it is no JSON Web Key Set"),
         (["a"], "it is no JSON Web Key Set"),
+        (b'{"keys":[{"a":' + b"[" * 100_000, "it is no JSON Web Key Set"),
     ],
+    ids=range(14),
 )
 def test_set_without_a_key_for_signatures_is_refused(keys: object, why: str) -> None:
+    content = keys if isinstance(keys, bytes) else msgspec.json.encode({"keys": keys})
+
     with pytest.raises(Unreadable) as caught:
-        read_keys(msgspec.json.encode({"keys": keys}), ALGORITHMS)
+        read_keys(content, ALGORITHMS)
 
     assert str(caught.value) == why
 

@@ -42,7 +42,7 @@ def read_keys(content: bytes, algorithms: Collection[str]) -> IssuerKeys:
     """Reads a key set; keys that cannot be used for these algorithms are passed over. Raises: Unreadable."""
     try:
         found = msgspec.json.decode(content, type=_Set).keys
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Unreadable("it is no JSON Web Key Set") from None
     if len(found) > MAX_KEYS:
         raise Unreadable(f"it has more than {MAX_KEYS} keys")

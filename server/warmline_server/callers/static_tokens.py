@@ -27,7 +27,7 @@ def read_tokens(content: bytes) -> Mapping[bytes, Caller]:
     """The callers by the digest of their token. Raises: Unreadable."""
     try:
         entries = msgspec.convert(tomllib.loads(content.decode()), _File).token
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
         raise Unreadable("it is no TOML") from None
     except msgspec.ValidationError:
         raise Unreadable("it is no list of [[token]] with tenant, sha256 and perhaps name, all texts") from None
