@@ -1,0 +1,11 @@
+package io.warmline;
+
+import java.io.Serializable;
+
+/**
+ * A field of the request that has a value which is not allowed.
+ *
+ * @param field its path
+ * @param description what is wrong with it
+ */
+public record FieldViolation(String field, String description) implements Serializable {}

@@ -1,0 +1,11 @@
+package io.warmline;
+
+import java.io.Serializable;
+
+/**
+ * A limit that was met.
+ *
+ * @param subject the limit's name
+ * @param description what it is
+ */
+public record QuotaViolation(String subject, String description) implements Serializable {}
