@@ -172,8 +172,8 @@ public final class ClientBuilder {
               + " in plain text; give tls, or allowPlaintextToken where something else encrypts");
     }
     ManagedChannel channel = channel();
-    var outgoing =
-        new Outgoing(Optional.ofNullable(token), TraceContext.find(), maxMessageBytes, new Redial(channel));
+    var redial = new Redial(channel, retry.shortestWait());
+    var outgoing = new Outgoing(Optional.ofNullable(token), TraceContext.find(), maxMessageBytes, redial);
     return new Client(new Connection(channel, outgoing, retry, unaryTimeout));
   }
 

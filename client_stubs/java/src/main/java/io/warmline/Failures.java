@@ -17,7 +17,6 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.Set;
 import java.util.function.Function;
 
 /** Makes the typed exception of a status: the only place that reads statuses and their details. */
@@ -72,9 +71,6 @@ final class Failures {
           entry(Status.Code.DATA_LOSS, WarmlineException.ServerFault::new),
           entry(Status.Code.UNAUTHENTICATED, WarmlineException.Unauthenticated::new));
 
-  /** What a message that is too long, or cannot be read, ends a call with. */
-  private static final Set<Status.Code> HIDDEN = Set.of(Status.Code.RESOURCE_EXHAUSTED, Status.Code.INTERNAL);
-
   private Failures() {}
 
   /**
@@ -112,12 +108,13 @@ final class Failures {
     return made;
   }
 
-  /** What really happened where gRPC for Java itself gave the call up: it says CANCELLED, and has the status as the cause. */
+  /** What really happened where gRPC could not read a message: it says CANCELLED, and has INTERNAL as the cause. */
   private static Status unwrapped(Status status) {
-    if (status.getCode() == Status.Code.CANCELLED && status.getCause() instanceof StatusRuntimeException hidden) {
-      return HIDDEN.contains(hidden.getStatus().getCode()) ? hidden.getStatus() : status;
-    }
-    return status;
+    boolean isUnreadable =
+        status.getCode() == Status.Code.CANCELLED
+            && status.getCause() instanceof StatusRuntimeException cause
+            && cause.getStatus().getCode() == Status.Code.INTERNAL;
+    return isUnreadable ? Status.fromThrowable(status.getCause()) : status;
   }
 
   /** Empty also where they cannot be read: a proxy's own bytes, say. */

@@ -25,7 +25,7 @@ final class ResponseStream<A> {
     this.arrived = arrived;
   }
 
-  /** Sends a call. */
+  /** Sends a call. What an interceptor throws, it throws. */
   static <Q, A> ResponseStream<A> send(ClientCall<Q, A> call, Q request) {
     var arrived = new LinkedBlockingQueue<Arrival<A>>();
     call.start(
@@ -41,8 +41,13 @@ final class ResponseStream<A> {
           }
         },
         new Metadata());
-    call.sendMessage(request);
-    call.halfClose();
+    try {
+      call.sendMessage(request);
+      call.halfClose();
+    } catch (RuntimeException error) {
+      call.cancel("the request could not be sent", error);
+      throw error;
+    }
     return new ResponseStream<>(call, arrived);
   }
 

@@ -55,6 +55,11 @@ public record Retry(int maxTries, Duration firstWait, Duration longestWait, Dura
     return isFinal ? Optional.empty() : Optional.of(wait);
   }
 
+  /** The least that it waits before it sends a call again to a server that was not reached. */
+  Duration shortestWait() {
+    return times(firstWait, 0.5);
+  }
+
   private Duration doubled(int doublings) {
     Duration wait = firstWait;
     for (int done = 0; done < doublings && wait.compareTo(longestWait) < 0; done++) {

@@ -2,6 +2,7 @@ package io.warmline;
 
 import io.grpc.CallOptions;
 import io.grpc.Channel;
+import io.grpc.StatusRuntimeException;
 import io.warmline.v1.StreamTurnRequest;
 import io.warmline.v1.StreamTurnResponse;
 import io.warmline.v1.TurnEvent;
@@ -211,11 +212,14 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
 
   private void send() {
     CallOptions options = tries.deadline().map(CallOptions.DEFAULT::withDeadline).orElse(CallOptions.DEFAULT);
-    var sent = ResponseStream.send(channel.newCall(TurnServiceGrpc.getStreamTurnMethod(), options), request);
-    stream = sent;
+    try {
+      stream = ResponseStream.send(channel.newCall(TurnServiceGrpc.getStreamTurnMethod(), options), request);
+    } catch (StatusRuntimeException failed) {
+      throw Failures.read(failed.getStatus(), failed.getTrailers(), progress.facts(), failed);
+    }
     // A cancel that came before this send could not know of it.
     if (cancelled.getCount() == 0) {
-      sent.cancel("left by its caller");
+      cancel();
     }
   }
 
