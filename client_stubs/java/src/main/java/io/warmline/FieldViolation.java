@@ -7,5 +7,6 @@ import java.io.Serializable;
  *
  * @param field its path
  * @param description what is wrong with it
+ * @serial exclude
  */
 public record FieldViolation(String field, String description) implements Serializable {}

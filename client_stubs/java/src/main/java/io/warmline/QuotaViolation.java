@@ -7,5 +7,6 @@ import java.io.Serializable;
  *
  * @param subject the limit's name
  * @param description what it is
+ * @serial exclude
  */
 public record QuotaViolation(String subject, String description) implements Serializable {}

@@ -15,6 +15,7 @@ import java.util.stream.Stream;
  * the provider's own are in {@link #upstream}.
  */
 public abstract class WarmlineException extends RuntimeException {
+  /** All that is known. */
   private final Failure failure;
 
   private WarmlineException(Failure failure) {
