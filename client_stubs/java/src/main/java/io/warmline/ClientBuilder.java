@@ -139,11 +139,11 @@ public final class ClientBuilder {
   /**
    * Bounds every call of the client's own but turns, with all its sends; else 30 s.
    *
-   * @param timeout empty: not at all
+   * @param timeout zero: not at all
    * @return this
    */
-  public ClientBuilder unaryTimeout(Optional<Duration> timeout) {
-    this.unaryTimeout = Objects.requireNonNull(timeout);
+  public ClientBuilder unaryTimeout(Duration timeout) {
+    this.unaryTimeout = Optional.of(timeout).filter(time -> !time.isZero());
     return this;
   }
 
