@@ -77,7 +77,7 @@ class TurnProgressTest {
   void rawEventsMakeTheSameResult() {
     take(1, raw("response.created", "{\"response\":{\"id\":\"resp_1\"}}"));
     take(1, raw("response.output_text.delta", "{\"item_id\":\"m2\",\"delta\":\"more\"}"));
-    take(1, raw("response.output_item.done", "{ \"a\":[\"}\\\\\"] , \"item\" : " + GREETING + " }"));
+    take(1, raw("response.output_item.done", "{ \"a\":[\"}\\\"\\\\\"] , \"item\" : " + GREETING + " }"));
     take(1, raw("response.output_item.done", "{}"));
     take(1, raw("response.output_text.delta", "no JSON"));
 
