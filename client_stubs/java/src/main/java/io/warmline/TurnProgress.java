@@ -22,6 +22,7 @@ import java.util.Optional;
 import java.util.OptionalLong;
 import java.util.Set;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 /** Folds the events of one call, in order. Linear in their number. Pure. */
 final class TurnProgress {
@@ -137,7 +138,15 @@ final class TurnProgress {
         name(FullReason.forNumber(attempt.getFullReasonValue()), attempt.getFullReasonValue(), "FULL_REASON_"),
         Optional.ofNullable(fellBack),
         serverModel,
-        unknownEvents);
+        unknownEvents,
+        unknownValues());
+  }
+
+  /** How many enum values of the newest attempt only a newer server knows. */
+  private int unknownValues() {
+    return Stream.<Enum<?>>of(attempt.getSlotOutcome(), attempt.getTransport(), attempt.getFullReason())
+        .mapToInt(value -> value.name().equals("UNRECOGNIZED") ? 1 : 0)
+        .sum();
   }
 
   private void take(TurnEvent event) {

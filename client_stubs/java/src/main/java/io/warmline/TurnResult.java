@@ -32,6 +32,7 @@ import java.util.OptionalLong;
  * @param fellBack why the call went on over HTTP; empty: it did not
  * @param serverModel the model that really served the request
  * @param unknownEvents events of a newer server that this client skipped
+ * @param unknownValues how many of slotOutcome, transport and fullReason are a newer server's, and so numbers
  */
 public record TurnResult(
     Ending ending,
@@ -56,7 +57,8 @@ public record TurnResult(
     String fullReason,
     Optional<String> fellBack,
     String serverModel,
-    int unknownEvents) {
+    int unknownEvents,
+    int unknownValues) {
 
   /** How a turn's events ended. */
   public enum Ending {

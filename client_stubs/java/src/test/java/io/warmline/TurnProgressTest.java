@@ -125,6 +125,7 @@ class TurnProgressTest {
 
     assertEquals(1, progress.snapshot().unknownEvents());
     assertEquals("77", progress.snapshot().transport());
+    assertEquals(1, progress.snapshot().unknownValues());
     assertEquals("", progress.snapshot().slotOutcome());
   }
 

@@ -50,6 +50,7 @@ final class Objects {
     made.add("fell_back", known(result.fellBack()));
     made.addProperty("server_model", result.serverModel());
     made.addProperty("unknown_events", result.unknownEvents());
+    made.addProperty("unknown_values", result.unknownValues());
     made.add("events", GSON.toJsonTree(played.events));
     made.addProperty("payloads", played.payloads);
     return made;

@@ -16,6 +16,7 @@ import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
@@ -60,6 +61,9 @@ public final class ScenarioRunner {
     settings.set("max_tries", JsonElement::getAsInt, tries -> client.retry(Retry.DEFAULT.withMaxTries(tries)));
     settings.set("token", JsonElement::getAsString, (String token) -> client.token(token));
     settings.set("max_message_bytes", JsonElement::getAsInt, client::maxMessageBytes);
+    Optional<Duration> keepalive = settings.seconds("keepalive_s");
+    Optional<Duration> keepaliveTimeout = settings.seconds("keepalive_timeout_s");
+    keepalive.ifPresent(interval -> client.keepalive(interval, keepaliveTimeout.orElseThrow()));
     Optional<JsonElement> tls = settings.take("tls");
     settings.end();
     if (tls.isPresent() && tls.get() instanceof JsonObject files) {
