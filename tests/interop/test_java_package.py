@@ -22,8 +22,8 @@ PACKAGE = ROOT / "client_stubs" / "java"
 README = PACKAGE / "README.md"
 PAGE = ROOT / "docs" / "clients" / "java.md"
 ADDRESS = "127.0.0.1:50051"
-# The scenarios' runner is built there, too: nothing is compiled twice.
-TARGET = ROOT / ".cache" / "interop" / "java" / "target"
+# Not where the scenarios' runner is built: that one knows by its sources alone whether it is up to date.
+TARGET = ROOT / ".cache" / "java" / "target"
 
 POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
