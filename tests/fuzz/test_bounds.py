@@ -19,7 +19,7 @@ from warmline_server.core import lenient, nesting
 from warmline_server.core.errors import Reason, UpstreamFailure
 from warmline_server.core.frames import FrameReader
 from warmline_server.core.sse import SseDecoder
-from warmline_server.transport import websocket
+from warmline_server.transport import websocket, websocket_line
 from warmline_server.transport.content_coding import ContentDecoder
 from warmline_server.transport.http_exchange import EVENT_COST_BYTES, HttpExchange, HttpLimits, Reply
 
@@ -99,7 +99,7 @@ async def unread_socket(pieces: Iterable[bytes], *, compression: bool, reads: bo
         if wire.is_closing() or line._reading_paused:
             break
         line.data_received(piece)
-        assert len(line._frames) <= websocket.READ_AHEAD_BYTES // websocket.MESSAGE_COST_BYTES + 2000
+        assert len(line._frames) <= websocket_line.READ_AHEAD_BYTES // websocket_line.MESSAGE_COST_BYTES + 2000
     told = line._failure.text if line._failure is not None else ""
     socket.drop("over")
     wire.end()
@@ -138,7 +138,7 @@ async def test_message_in_too_many_frames_ends_the_line() -> None:
 
 
 async def test_message_in_as_many_frames_as_allowed_is_read() -> None:
-    stream = frame(1, b"{", fin=False) + frame(0, b"", fin=False) * (websocket.MAX_FRAGMENTS - 2) + frame(0, b"}")
+    stream = frame(1, b"{", fin=False) + frame(0, b"", fin=False) * (websocket_line.MAX_FRAGMENTS - 2) + frame(0, b"}")
 
     assert (await streams.play([stream], False, False, True))[0] == [b"{}"]
 

@@ -20,7 +20,8 @@ from websockets.uri import parse_uri
 from manual_clock import ManualClock
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.transport import websocket
-from warmline_server.transport.websocket import SMALL_FRAME_BYTES, WebSocket
+from warmline_server.transport.websocket import WebSocket
+from warmline_server.transport.websocket_line import SMALL_FRAME_BYTES, Line
 
 LIMIT = 200_000
 LARGE = SMALL_FRAME_BYTES + 1
@@ -70,7 +71,7 @@ class Peer:
         )
         self.server = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()] if deflate else None)
         self.wire = Wire()
-        self.line = websocket._Line(client, ManualClock())
+        self.line = Line(client, ManualClock())
         transport: Any = self.wire
         self.line.connection_made(transport)
         client.send_request(client.connect())

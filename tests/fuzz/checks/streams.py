@@ -16,7 +16,7 @@ from fuzz.checks import Take, cuts
 from manual_clock import ManualClock
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.core.sse import SseDecoder, SseEvent
-from warmline_server.transport import websocket
+from warmline_server.transport import websocket, websocket_line
 from warmline_server.transport.content_coding import _PIECE_BYTES, ContentDecoder
 from warmline_server.transport.http_exchange import HttpExchange, HttpLimits, Reply
 
@@ -180,8 +180,8 @@ async def _messages(line: Any, wire: "Wire", feed: Iterable[bytes], reads: bool)
             break
         line.data_received(piece)
         held = sum(map(len, line._frames)) + sum(map(len, line._parts))
-        assert held <= websocket.READ_AHEAD_BYTES + 2 * MAX_MESSAGE_BYTES
-        assert len(line._parts) <= websocket.MAX_FRAGMENTS
+        assert held <= websocket_line.READ_AHEAD_BYTES + 2 * MAX_MESSAGE_BYTES
+        assert len(line._parts) <= websocket_line.MAX_FRAGMENTS
         while line._frames or line._failure is not None:
             try:
                 got += await exchange.receive()
@@ -207,7 +207,7 @@ def make_line(compression: bool) -> tuple[Any, "Wire"]:
         extensions=[websocket._DEFLATE] if compression else None,
         max_size=MAX_MESSAGE_BYTES,
     )
-    line = websocket._Line(protocol, ManualClock())
+    line = websocket_line.Line(protocol, ManualClock())
     wire = Wire(line)
     line.connection_made(wire)
     return line, wire
