@@ -5,7 +5,7 @@ every frame of the upstream becomes one gRPC message, and the stream ends after 
 reused. No sessions, no parsing, no tracing, no errors: what it costs, everything built on these libraries costs. It runs
 on the same event loop as the server and offers the same compression. The benchmark divides by it, so it stays as it is.
 
-    python -m bench.bare_relay UPSTREAM_WS_URL [--deflate]
+    python -m bench.bare_relay UPSTREAM_WS_URL
 """
 
 import sys
@@ -13,12 +13,17 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 TERMINAL = b'"type":"response.completed"'
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
-def relay(upstream_url: str, compression: str | None) -> Callable[[bytes, Context], Awaitable[None]]:
+# What the server offers too, with the same windows; the upstream may decline.
+DEFLATE = ClientPerMessageDeflateFactory(client_max_window_bits=12, compress_settings={"memLevel": 5})
+
+
+def relay(upstream_url: str) -> Callable[[bytes, Context], Awaitable[None]]:
     """The one method's handler."""
     idle: list[ClientConnection] = []
 
@@ -27,7 +32,13 @@ def relay(upstream_url: str, compression: str | None) -> Callable[[bytes, Contex
             socket = idle.pop()
         else:
             socket = await connect(
-                upstream_url, compression=compression, max_size=None, ping_interval=None, proxy=None, open_timeout=None
+                upstream_url,
+                compression=None,
+                extensions=[DEFLATE],
+                max_size=None,
+                ping_interval=None,
+                proxy=None,
+                open_timeout=None,
             )
         await socket.send(request, text=True)
         while True:
@@ -40,9 +51,9 @@ def relay(upstream_url: str, compression: str | None) -> Callable[[bytes, Contex
     return turn
 
 
-async def main(upstream_url: str, *flags: str) -> None:
+async def main(upstream_url: str) -> None:
     """Serves on a free port, which it prints, until it is ended."""
-    turn = relay(upstream_url, "deflate" if "--deflate" in flags else None)
+    turn = relay(upstream_url)
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_stream_rpc_method_handler(turn)
     # Without these caps the library turns calls away when many start at once.
     limits = [("grpc.server.max_pending_requests", 100_000), ("grpc.server.max_pending_requests_hard_limit", 200_000)]
@@ -57,4 +68,4 @@ async def main(upstream_url: str, *flags: str) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(main(*sys.argv[1:]))
+    uvloop.run(main(sys.argv[1]))

@@ -1,147 +1,284 @@
-"""What is measured, as data. A cell is one load on several paths, interleaved, repeated."""
+"""What is measured, as data."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import Protocol
 
-from bench.load import Histogram, Loaded
-from bench.paths import OWN
+from bench import figures as fig
+from bench.capacity import Capacity
+from bench.figures import Column, Figure, Measured
+from bench.load_cell import Load
+from bench.memory import Cancelled, Memory
+from bench.paths import Path
+from bench.rig import Rig
 from bench.upstreams import Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One repeat of one cell on one path."""
+class Cell(Protocol):
+    """A load, or another procedure, that is measured on paths."""
 
-    loaded: Loaded
-    server_cpu_s: float | None
-    """CPU of the server and its descendants, user and system; None where nothing is between."""
-    rig_share: float
-    """How busy the core of the load client and the upstream was, 0 to 1."""
-    upstream: Mapping[str, int]
-    """What the upstream counted meanwhile."""
+    @property
+    def name(self) -> str:
+        """Its name on the command line."""
 
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of a sample. With `pool` it is a quantile of all repeats' samples together."""
+    @property
+    def note(self) -> str:
+        """What the figures include."""
 
-    name: str
-    unit: str
-    of: Callable[[Sample], float]
-    pool: Callable[[Sample], Histogram] | None = None
-    share: float = 0.5
-    is_added: bool = False
-    """The direct path's value is taken off in the table."""
+    @property
+    def group(self) -> str:
+        """Cells of one group make one table; blank: a table of its own."""
 
+    @property
+    def variant(self) -> str:
+        """What tells it apart in its group."""
 
-def _quantile(name: str, of: str, share: float, *, is_added: bool = True) -> Figure:
-    def histogram(sample: Sample) -> Histogram:
-        found: Histogram = getattr(sample.loaded, of)
-        return found
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths it is measured on."""
 
-    return Figure(name, "ms", lambda sample: histogram(sample).quantile(share) / 1e3, histogram, share, is_added)
+    @property
+    def has_peers(self) -> bool:
+        """Whether peers are measured on it too."""
 
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The figures' names and units."""
 
-def _cpu_per(count: str) -> Callable[[Sample], float]:
-    def of(sample: Sample) -> float:
-        done: int = getattr(sample.loaded, count)
-        return float("nan") if sample.server_cpu_s is None or not done else sample.server_cpu_s / done * 1e6
-
-    return of
+    def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
+        """Measures it."""
 
 
-FIRST_P50 = _quantile("first event p50", "first_us", 0.50)
-FIRST_P99 = _quantile("first event p99", "first_us", 0.99)
-LATENCY_P50 = _quantile("event, written to read, p50", "latency_us", 0.50)
-LATENCY_P99 = _quantile("event, written to read, p99", "latency_us", 0.99)
-GAP_P99 = _quantile("gap between events p99", "gap_us", 0.99, is_added=False)
-CPU_EVENT = Figure("server CPU per event", "µs", _cpu_per("events"))
-CPU_TURN = Figure("server CPU per turn", "µs", _cpu_per("streams"))
-EVENTS_S = Figure("events", "1/s", lambda sample: sample.loaded.events / sample.loaded.elapsed_s)
-STREAMS_S = Figure("streams", "1/s", lambda sample: sample.loaded.streams / sample.loaded.elapsed_s)
+PACE_S = 0.02
+STALL_S = 10 * PACE_S
+FIRST = (fig.FIRST_P50, fig.FIRST_P99, fig.LATENCY_P50, fig.LATENCY_P99, fig.GAP_P99)
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One load. `plan` is the load client's, less what the path says; `shape` the upstream's answers."""
-
-    name: str
-    title: str
-    plan: Mapping[str, object]
-    shape: Shape
-    figures: tuple[Figure, ...]
-    paths: tuple[str, ...] = OWN
-    peers: bool = False
-    """Peers are measured on it too, beside `direct-http`."""
-    note: str = ""
-    short_plan: Mapping[str, object] = field(default_factory=dict)
-    """What the short form changes."""
-
-
-PACED = 0.02
-
-
-def _first(workers: int, words: int, pace_s: float, turns: int, title: str, *figures: Figure) -> Cell:
-    return Cell(
+def _first(workers: int, words: int, pace_s: float, turns: int, title: str, *more: Figure) -> Load:
+    return Load(
         f"first-c{workers}",
         title,
         {"workers": workers, "turns": turns, "warmup_turns": 2, "words": words, "stagger_s": words * pace_s},
         Shape(words=words, pace_s=pace_s),
-        (FIRST_P50, FIRST_P99, LATENCY_P50, LATENCY_P99, GAP_P99, *figures),
-        peers=True,
-        note=f"{workers} sessions, turns of {words} deltas {pace_s * 1e3:g} ms apart, one turn after the other",
+        (*FIRST, *more),
+        has_peers=True,
+        note=f"{workers} sessions, each with one turn after the other of {words} deltas {pace_s * 1e3:g} ms apart.",
         short_plan={"turns": 3},
     )
 
 
-def _paced(sessions: int) -> Cell:
-    return Cell(
+def _paced(sessions: int) -> Load:
+    return Load(
         f"cpu-{sessions}",
-        f"CPU per event, {sessions} sessions at 50 events/s",
-        {"workers": sessions, "turns": 1, "warmup_turns": 1, "words": 120, "stagger_s": 0.6, "stall_s": 10 * PACED},
-        Shape(words=120, pace_s=PACED),
-        (CPU_EVENT, LATENCY_P50, LATENCY_P99),
-        peers=sessions == 50,
-        note="turns of 120 deltas 20 ms apart, their start and end included; turns start spread over 0.6 s",
+        "Server CPU per event, sessions at 50 events/s each",
+        {"workers": sessions, "turns": 1, "warmup_turns": 1, "words": 120, "stagger_s": 0.6, "stall_s": STALL_S},
+        Shape(words=120, pace_s=PACE_S),
+        (fig.CPU_EVENT, fig.LATENCY_P50, fig.LATENCY_P99),
+        has_peers=sessions == 50,
+        note="Turns of 120 deltas 20 ms apart, starts spread over 0.6 s. The CPU includes start and end of the turns "
+        "and whatever the process does besides.",
+        group="cpu",
+        variant=f"{sessions} sessions" if sessions > 1 else "1 session",
         short_plan={"words": 20, "stagger_s": 0.1},
     )
 
 
-CELLS = (
+def _first_turn(name: str, variant: str, **plan: object) -> Load:
+    return Load(
+        f"turn-{name}",
+        "First event of a turn, handshake of 150 ms",
+        {"workers": 1, "turns": 40, "words": 4, "fresh_session": True, **plan},
+        Shape(words=4),
+        (fig.FIRST_P50,),
+        paths=("warmline",),
+        note="A new session for each turn; making it is not part of the turn. Cold: nothing is opened ahead. Warmed: the "
+        "slot is READY. Open: the session's second turn.",
+        group="first-turn",
+        variant=variant,
+        handshake_delay_s=0.15,
+        short_plan={"turns": 2},
+    )
+
+
+def _history(items: int, conversation: str) -> Load:
+    plan = {"workers": 4, "turns": 40, "warmup_turns": 2, "words": 16, "history_items": items, "item_bytes": 200}
+    return Load(
+        f"history-{items}-{conversation}",
+        "Cost per turn as the history grows",
+        {**plan, "conversation": conversation},
+        Shape(words=16),
+        (fig.CPU_TURN, fig.TURN_P50, fig.UPSTREAM_KIB),
+        paths=("relay", "warmline") if conversation == "grow" else ("warmline",),
+        note="Turns of 16 deltas on 4 sessions; items of 200 bytes. FULL: the caller sends the whole conversation, which "
+        "grows by two items a turn. APPEND: only what is new. The relay passes the same conversation on, whole and of "
+        "constant length. The first turns, which send everything, are not counted.",
+        group="history",
+        variant=f"{items} items, {'FULL' if conversation == 'grow' else 'APPEND'}",
+        short_plan={"turns": 3},
+    )
+
+
+def _sessions(sessions: int) -> Load:
+    each = max(1, sessions // 8)
+    return Load(
+        f"sessions-{sessions}",
+        "Cost per turn as idle sessions grow",
+        {"workers": min(8, sessions), "sessions": each, "turns": 250, "warmup_turns": each, "words": 16},
+        Shape(words=16),
+        (fig.CPU_TURN, fig.TURN_P50),
+        paths=("warmline",),
+        note="8 calls at a time go round all sessions, whose sockets stay open; turns of 16 deltas.",
+        group="sessions",
+        variant=f"{each * min(8, sessions)} sessions",
+        short_plan={"turns": 3},
+    )
+
+
+def _size(event_bytes: int) -> Load:
+    return Load(
+        f"size-{event_bytes}",
+        "Cost per event as events grow",
+        {"workers": 50, "turns": 1, "warmup_turns": 1, "words": 100, "stagger_s": 0.5},
+        Shape(words=100, pace_s=PACE_S, event_bytes=event_bytes),
+        (fig.CPU_EVENT, fig.LATENCY_P50),
+        paths=("relay", "warmline"),
+        note="50 sessions at 50 events/s; the text of a delta is so long, its frame about 190 bytes longer.",
+        group="size",
+        variant=f"{event_bytes} bytes",
+        short_plan={"words": 10, "stagger_s": 0.1},
+    )
+
+
+def _tool_loop(instructions_bytes: int) -> Load:
+    plan: dict[str, object] = {"workers": 1, "turns": 100, "words": 8, "conversation": "grow", "tool_steps": 100}
+    return Load(
+        f"tool-loop-{instructions_bytes}",
+        "A tool loop of 100 steps",
+        {**plan, "item_bytes": 2000, "instructions_bytes": instructions_bytes},
+        Shape(words=8, tool=1),
+        (fig.UPSTREAM_KIB, fig.CONTINUED, fig.CPU_TURN, fig.FIRST_P50),
+        paths=("warmline", "warmline-http"),
+        note="Every answer is a call; each turn sends the whole conversation with the call's output of 2000 bytes. Over POST "
+        "every request goes upstream whole. Instructions go along with every request either way.",
+        group="tool-loop",
+        variant=f"instructions of {instructions_bytes} bytes" if instructions_bytes else "no instructions",
+        short_plan={"turns": 10},
+    )
+
+
+def _memory(hold: str, variant: str, note: str = "", *, tls: bool = False, deflate: bool = False) -> Memory:
+    name = f"memory-{hold}{'-tls' if tls else ''}{'-deflate' if deflate else ''}"
+    return Memory(name, "Resident memory per session", hold, variant, note=note, is_tls=tls, is_deflated=deflate)
+
+
+_MEMORY_NOTE = (
+    "RSS of the process with 1000 sessions less the one before them, over 1000; before them 50 sessions had a turn and were "
+    "closed. Idle: the slot is READY. Used: one turn on it. Active: what a call in its middle takes beyond an idle session."
+)
+
+CELLS: tuple[Cell, ...] = (
     _first(1, 8, 0.001, 240, "First event, one session"),
     _first(16, 32, 0.005, 16, "First event, 16 sessions"),
-    _first(64, 64, 0.005, 5, "First event, 64 sessions", STREAMS_S),
+    _first(64, 64, 0.005, 5, "First event, 64 sessions", fig.STREAMS_S),
     _paced(1),
     _paced(50),
     _paced(100),
     _paced(200),
-    Cell(
+    Load(
+        "cpu-100-deflate",
+        "Server CPU per event, compressed",
+        {"workers": 100, "turns": 1, "warmup_turns": 1, "stagger_s": 0.6},
+        Shape(words=100, pace_s=PACE_S),
+        (fig.CPU_EVENT,),
+        paths=("relay", "warmline"),
+        note="100 sessions at 50 events/s against the simulator, which agrees to permessage-deflate. Same extension and "
+        "settings on both paths.",
+        is_deflated=True,
+        short_plan={"workers": 10, "words": 0},
+    ),
+    Load(
         "burst-events",
         "Events per second at saturation",
         {"workers": 16, "duration_s": 2.5, "warmup_turns": 1, "words": 1000},
         Shape(words=1000),
-        (EVENTS_S, CPU_EVENT),
-        peers=True,
-        note="16 sessions, turns of 1000 deltas without a pace; server on one core, client and upstream on the other",
+        (fig.EVENTS_S, fig.CPU_EVENT),
+        has_peers=True,
+        note="16 sessions, turns of 1000 deltas without a pace. Warmline writes what is ready as one message.",
         short_plan={"duration_s": 0.3},
     ),
-    Cell(
+    Load(
         "burst-streams",
         "Streams per second at saturation",
         {"workers": 64, "duration_s": 2.5, "warmup_turns": 1, "words": 16},
         Shape(words=16),
-        (STREAMS_S, CPU_TURN),
-        peers=True,
-        note="64 sessions, turns of 16 deltas without a pace; server on one core, client and upstream on the other",
+        (fig.STREAMS_S, fig.CPU_TURN),
+        has_peers=True,
+        note="64 sessions on open sockets, turns of 16 deltas without a pace.",
         short_plan={"duration_s": 0.3},
     ),
-    Cell(
+    Load(
         "turn-starts",
         "Turns started per second",
         {"workers": 64, "duration_s": 2.5, "warmup_turns": 1, "words": 1},
         Shape(words=1),
-        (STREAMS_S, CPU_TURN, FIRST_P50),
-        note="64 sessions on open sockets, turns of one delta",
+        (fig.STREAMS_S, fig.CPU_TURN),
+        note="64 sessions on open sockets, turns of one delta.",
         short_plan={"duration_s": 0.3},
     ),
+    Capacity(
+        "capacity",
+        "Sessions at 50 events/s without a stall",
+        note="A stall is a gap of over 200 ms. Steps of a quarter; turns start at 200 a second.",
+    ),
+    _first_turn("cold", "cold", warm_up="none"),
+    _first_turn("warmed", "warmed", await_ready=True),
+    _first_turn("open", "open socket", await_ready=True, second_turn=True),
+    _tool_loop(0),
+    _tool_loop(4000),
+    _history(10, "grow"),
+    _history(100, "grow"),
+    _history(1000, "grow"),
+    _history(10, "append"),
+    _history(100, "append"),
+    _history(1000, "append"),
+    _sessions(8),
+    _sessions(80),
+    _sessions(800),
+    _size(32),
+    _size(320),
+    _size(3200),
+    _memory("idle", "idle, plain", _MEMORY_NOTE),
+    _memory("idle", "idle, deflate", deflate=True),
+    _memory("idle", "idle, TLS", tls=True),
+    _memory("idle", "idle, TLS and deflate", tls=True, deflate=True),
+    _memory("used", "used, plain"),
+    _memory("used", "used, TLS and deflate", tls=True, deflate=True),
+    _memory("active", "active call, plain"),
+    Cancelled(
+        "cancelled",
+        "100,000 cancelled calls",
+        note="16 sessions, callers leave after the third of 100 deltas; growth after 8000 such calls. A tenth of that with "
+        "tracing.",
+    ),
 )
+
+SHORT = (
+    "first-c1",
+    "first-c16",
+    "cpu-50",
+    "burst-events",
+    "burst-streams",
+    "capacity",
+    "turn-cold",
+    "turn-warmed",
+    "tool-loop-4000",
+    "history-10",
+    "sessions-8",
+    "memory-active",
+    "memory-idle-tls-deflate",
+    "cancelled",
+)
+"""One of each kind: what the short form runs."""

@@ -71,22 +71,26 @@ class Loaded:
         return cls(**values)
 
 
-def _nothing() -> None:
-    return None
+Hook = Callable[[], None]
+
+
+def nothing() -> None:
+    """What is done where nothing is asked for."""
 
 
 def run(
     plan: Plan,
     *,
     core: int | None = RIG_CORE,
-    at_ready: Callable[[], None] = _nothing,
-    at_held: Callable[[], None] = _nothing,
+    at_ready: Hook = nothing,
+    at_held: Hook = nothing,
+    at_end: Hook = nothing,
     limit_s: float = 600.0,
 ) -> Loaded:
     """Runs one plan.
 
     Args: `at_ready` is called when the lines are open and warm, before the clock starts; `at_held` while a plan that
-        holds has reached what it holds; `limit_s` ends a run that hangs.
+        holds has reached what it holds; `at_end` after the last turn, before the lines are closed; `limit_s` ends a run that hangs.
     Raises: StartError when the client fails; failed turns are no failure of the client, they are counted.
     """
     process = subprocess.Popen(
@@ -107,6 +111,9 @@ def run(
         for line in process.stdout:
             message = json.loads(line)
             if message["phase"] == "result":
+                at_end()
+                _tell(process.stdin, "close")
+                process.wait()
                 return Loaded.parse(message)
             {"ready": at_ready, "held": at_held}[message["phase"]]()
             _tell(process.stdin, "go")

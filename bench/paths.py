@@ -28,6 +28,8 @@ class Running:
     server: Child | None = None
     beside: list[Child] = field(default_factory=list)
     """What runs for the path on the rig's core: its CPU is not the server's."""
+    is_held_still: bool = False
+    """It is stopped by a signal while it is not measured."""
 
     def stop(self) -> None:
         """Ends what was started for it."""
@@ -64,14 +66,18 @@ def _address(child: Child) -> str:
     return child.wait_for("listening ")
 
 
-def start_warmline(upstream: Served, *, traced: bool = False, certificate: str = "") -> Running:
+def start_warmline(
+    upstream: Served, *, traced: bool = False, over_http: bool = False, certificate: str = ""
+) -> Running:
     """A server as an operator runs it: one configuration file, JSON logs, no telemetry or both signals over OTLP."""
     sinks = '"otlp"' if traced else '"none"'
-    name = "warmline-traced" if traced else "warmline"
+    name = "warmline-traced" if traced else "warmline-http" if over_http else "warmline"
     config = CACHE / f"{name}.toml"
     config.write_text(
         'listen = "127.0.0.1:0"\ndefault_upstream = "bench"\n'
-        f"[upstreams.bench]\nbase_url = {json.dumps(upstream.http_url)}\nca_bundle = {json.dumps(certificate)}\n"
+        "[upstreams.bench]\n"
+        f"supports_websockets = {'false' if over_http else 'true'}\n"
+        f"base_url = {json.dumps(upstream.http_url)}\nca_bundle = {json.dumps(certificate)}\n"
         # More sessions than the defaults allow are part of some cells.
         "[limits]\nmax_warm_sockets = 20000\nmax_sessions = 20000\nmax_concurrent_turns = 20000\n"
         f'[telemetry]\ntraces = {sinks}\nmetrics = {sinks}\nlog_format = "json"\n'
@@ -91,6 +97,10 @@ def _warmline(upstream: Served) -> Running:
     return start_warmline(upstream)
 
 
+def _warmline_http(upstream: Served) -> Running:
+    return start_warmline(upstream, over_http=True)
+
+
 def _warmline_traced(upstream: Served) -> Running:
     return start_warmline(upstream, traced=True)
 
@@ -102,6 +112,7 @@ PATHS = {
         Path("direct-http", "direct, POST and SSE", "direct-http", _direct_http),
         Path("relay", "bare relay", "direct", _relay),
         Path("warmline", "Warmline", "direct", _warmline),
+        Path("warmline-http", "Warmline, POST upstream", "direct-http", _warmline_http),
         Path("warmline-traced", "Warmline, traced", "direct", _warmline_traced),
     )
 }

@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from bench.children import CACHE, PYTHON, RIG_CORE, Child
 
@@ -25,8 +26,33 @@ class Shape:
         return "&".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
 
 
+class AnyUpstream(Protocol):
+    """What cells ask of an upstream."""
+
+    child: Child
+    certificate: str
+    """PEM file that its TLS certificate is checked with; blank: it speaks plain text."""
+
+    @property
+    def http_url(self) -> str:
+        """Where `/responses` is appended to."""
+
+    @property
+    def ws_url(self) -> str:
+        """Where a WebSocket is opened."""
+
+    def set_shape(self, shape: Shape) -> None:
+        """What all answers look like from now on."""
+
+    def stats(self) -> dict[str, int]:
+        """What it has counted so far."""
+
+
 class Upstream:
     """The fast one of `bench/upstream`, on the core of the load client."""
+
+    certificate = ""
+    FIRST_SHAPE: ClassVar[Shape] = Shape()
 
     def __init__(self, *, handshake_delay_s: float = 0.0, core: int | None = RIG_CORE, name: str = "upstream") -> None:
         command = [str(CACHE / "upstream"), "-handshake-delay", f"{handshake_delay_s}s"]
@@ -65,6 +91,22 @@ class Simulator:
         command = [PYTHON, "-m", "warmline_simulator", "--port", "0", "--quiet", "--keep-records", "0"]
         command += ["--words", str(shape.words), "--pace", str(shape.pace_s), *flags]
         self.child = Child("simulator", command, core=core, environ={"PYTHONUNBUFFERED": "1"})
-        self.http_url = self.child.wait_for("simulator: ")
-        self.ws_url = self.http_url.replace("http", "ws", 1) + "/responses"
+        self._url = self.child.wait_for("simulator: ")
         self.certificate = self.child.wait_for("certificate for clients: ") if "--tls-self-signed" in flags else ""
+
+    @property
+    def http_url(self) -> str:
+        """Where `/responses` is appended to."""
+        return self._url
+
+    @property
+    def ws_url(self) -> str:
+        """Where a WebSocket is opened."""
+        return self._url.replace("http", "ws", 1) + "/responses"
+
+    def set_shape(self, shape: Shape) -> None:
+        """Its shape is settled when it starts."""
+
+    def stats(self) -> dict[str, int]:
+        """It is not asked."""
+        return {}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	pb "github.com/warmline/warmline/client_stubs/go/warmlinev1"
@@ -56,8 +57,12 @@ func (l *turnLine) create(ctx context.Context, id string) error {
 		mode = pb.WarmUpMode_WARM_UP_MODE_NONE
 	}
 	l.request = nil
+	defaults := &pb.RequestOptions{Model: proto.String(l.plan.Model)}
+	if l.plan.Instructions > 0 {
+		defaults.Instructions = proto.String(strings.Repeat("i", l.plan.Instructions))
+	}
 	_, err := l.sessions.CreateSession(ctx, &pb.CreateSessionRequest{SessionId: id, Config: &pb.SessionConfig{
-		WarmUp: mode, RequestDefaults: &pb.RequestOptions{Model: proto.String(l.plan.Model)},
+		WarmUp: mode, RequestDefaults: defaults,
 	}})
 	if err != nil || !l.plan.AwaitReady {
 		return err

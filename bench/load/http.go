@@ -21,11 +21,15 @@ type postLine struct {
 	client *http.Client
 	plan   Plan
 	body   []byte
+	id     string
 	reader *bufio.Reader
 }
 
-func newPostLine(plan Plan, client *http.Client) *postLine {
-	return &postLine{client: client, plan: plan, body: plan.body(plan.conversation()), reader: bufio.NewReaderSize(nil, 64<<10)}
+func newPostLine(plan Plan, client *http.Client, number int) *postLine {
+	return &postLine{
+		client: client, plan: plan, body: plan.body(plan.conversation()), id: fmt.Sprintf("%s-%d", plan.Prefix, number),
+		reader: bufio.NewReaderSize(nil, 64<<10),
+	}
 }
 
 func (l *postLine) turn(ctx context.Context, r *reading) error {
@@ -37,6 +41,9 @@ func (l *postLine) turn(ctx context.Context, r *reading) error {
 	request.Header.Set("Accept", "text/event-stream")
 	for name, value := range l.plan.Headers {
 		request.Header.Set(name, value)
+	}
+	if l.plan.SessionHeader != "" {
+		request.Header.Set(l.plan.SessionHeader, l.id)
 	}
 	response, err := l.client.Do(request)
 	if err != nil {

@@ -1,7 +1,8 @@
 // Command load is the benchmark's load client. It takes a plan as JSON and prints one result as JSON.
 //
 //	load run     plan on stdin, one line; see Plan. Prints {"phase":"ready"} when the lines are open and warm, waits for a
-//	             line on stdin, runs, and prints {"phase":"result",…}. With `hold` it prints {"phase":"held"} when all
+//	             line on stdin, runs, and prints {"phase":"result",…}; the lines are closed after another line, when
+//	             the server's clocks were read. With `hold` it prints {"phase":"held"} when all
 //	             workers hold what they were asked to hold, and waits for another line.
 //	load serve   a gRPC server that answers StreamTurn with prebuilt messages: the client's own ceiling is measured on it
 //	load sink    an OTLP receiver that counts and forgets
@@ -53,10 +54,5 @@ func runFromStdin() error {
 		fmt.Println(string(text))
 	}
 	wait := func() { _, _ = stdin.ReadBytes('\n') }
-	result, err := run(plan, say, wait)
-	if err != nil {
-		return err
-	}
-	say(result)
-	return nil
+	return run(plan, say, wait)
 }

@@ -13,6 +13,8 @@ type Plan struct {
 	Target  string            `json:"target"` // HOST:PORT for grpc and relay, else a URL
 	Headers map[string]string `json:"headers"`
 	Model   string            `json:"model"`
+	// SessionHeader, if set, carries the worker's own session id: some peers tell conversations apart by it.
+	SessionHeader string `json:"session_header"`
 
 	Workers     int     `json:"workers"`     // each runs one turn after the other on a line of its own
 	Connections int     `json:"connections"` // gRPC channels shared by the workers; 0: at most 8
@@ -25,14 +27,16 @@ type Plan struct {
 
 	Prefix       string `json:"prefix"`        // of session ids
 	WarmUp       string `json:"warm_up"`       // none or handshake
+	Sessions     int    `json:"sessions"`      // lines of each worker, used in turn; 0: one
 	FreshSession bool   `json:"fresh_session"` // grpc: a new session for each turn, closed after it
 	SecondTurn   bool   `json:"second_turn"`   // with fresh_session: the measured turn is the session's second
 	AwaitReady   bool   `json:"await_ready"`   // grpc: the slot is READY before the turn starts
 
-	HistoryItems int    `json:"history_items"` // items of the conversation before the turn's own
-	ItemBytes    int    `json:"item_bytes"`    // length of each one's text
-	Conversation string `json:"conversation"`  // same: each turn sends the same; grow: and what came before; append: grow by APPEND
-	ToolSteps    int    `json:"tool_steps"`    // with grow: every answer is a call, and each turn answers the one before
+	HistoryItems int    `json:"history_items"`      // items of the conversation before the turn's own
+	ItemBytes    int    `json:"item_bytes"`         // length of each one's text
+	Instructions int    `json:"instructions_bytes"` // grpc: length of the session's instructions
+	Conversation string `json:"conversation"`       // same: each turn sends the same; grow: and what came before; append: grow by APPEND
+	ToolSteps    int    `json:"tool_steps"`         // with grow: every answer is a call, and each turn answers the one before
 
 	CancelAfter int    `json:"cancel_after"` // the worker leaves after so many deltas; 0: never
 	Hold        string `json:"hold"`         // idle: warm sessions without a turn; used: after a turn; active: in the middle of one
@@ -82,5 +86,5 @@ func (p Plan) body(items [][]byte) []byte {
 	if p.Mode == "http" {
 		lead = `{"stream":true,`
 	}
-	return fmt.Appendf(nil, `%s"model":"%s","input":[%s],"store":false,"tool_choice":"auto","parallel_tool_calls":false,"include":[]}`, lead, p.Model, input)
+	return fmt.Appendf(nil, `%s"model":"%s","input":[%s],"store":false}`, lead, p.Model, input)
 }

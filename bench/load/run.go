@@ -22,19 +22,22 @@ type line interface {
 
 const turnLimit = 120 * time.Second
 
-func run(plan Plan, say func(any), wait func()) (Result, error) {
+func run(plan Plan, say func(any), wait func()) error {
 	ctx := context.Background()
 	open, closeAll, err := opener(plan)
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	defer closeAll()
 	lines, err := openLines(ctx, plan, open)
 	if err != nil {
-		return Result{}, err
+		return err
 	}
+	// Only after the result was told and taken: what closing costs is no part of it.
+	defer func() { wait(); closeLines(lines) }()
 	if plan.Hold != "" {
-		return hold(ctx, plan, lines, say, wait)
+		say(hold(ctx, plan, lines, say, wait))
+		return nil
 	}
 	say(map[string]string{"phase": "ready"})
 	wait()
@@ -48,9 +51,8 @@ func run(plan Plan, say func(any), wait func()) (Result, error) {
 		})
 	}
 	group.Wait()
-	result := records.result(time.Since(began), cpuTime()-cpu)
-	closeLines(lines)
-	return result, nil
+	say(records.result(time.Since(began), cpuTime()-cpu))
+	return nil
 }
 
 func closeLines(lines []line) {
@@ -72,7 +74,7 @@ func openLines(ctx context.Context, plan Plan, open func(int) (line, error)) ([]
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			lines[number], failures[number] = open(number)
+			lines[number], failures[number] = openSome(plan, open, number)
 			for range plan.WarmupTurns {
 				if failures[number] != nil {
 					return
@@ -83,6 +85,45 @@ func openLines(ctx context.Context, plan Plan, open func(int) (line, error)) ([]
 	}
 	group.Wait()
 	return lines, errors.Join(failures...)
+}
+
+// rotating uses its lines one after the other, a turn each: many sessions, few of which run at any moment.
+type rotating struct {
+	lines []line
+	next  int
+}
+
+func openSome(plan Plan, open func(int) (line, error), number int) (line, error) {
+	if plan.Sessions <= 1 {
+		return open(number)
+	}
+	r := &rotating{}
+	for i := range plan.Sessions {
+		line, err := open(number*plan.Sessions + i)
+		if err != nil {
+			return nil, err
+		}
+		r.lines = append(r.lines, line)
+	}
+	return r, nil
+}
+
+func (r *rotating) turn(ctx context.Context, reading *reading) error {
+	return r.lines[r.next].turn(ctx, reading)
+}
+
+func (r *rotating) prepare(ctx context.Context) error { return r.lines[r.next].prepare(ctx) }
+
+func (r *rotating) finish(ctx context.Context) error {
+	err := r.lines[r.next].finish(ctx)
+	r.next = (r.next + 1) % len(r.lines)
+	return err
+}
+
+func (r *rotating) close() {
+	for _, line := range r.lines {
+		line.close()
+	}
 }
 
 func warm(ctx context.Context, plan Plan, line line) error {
@@ -135,7 +176,7 @@ func one(ctx context.Context, plan Plan, line line, records *records) bool {
 }
 
 // hold brings every line to the state that is asked for, tells it, and goes on when told.
-func hold(ctx context.Context, plan Plan, lines []line, say func(any), wait func()) (Result, error) {
+func hold(ctx context.Context, plan Plan, lines []line, say func(any), wait func()) Result {
 	records := newRecords(0)
 	say(map[string]string{"phase": "ready"})
 	wait()
@@ -171,9 +212,7 @@ func hold(ctx context.Context, plan Plan, lines []line, say func(any), wait func
 	wait()
 	stop()
 	group.Wait()
-	result := records.result(time.Since(began), cpuTime()-cpu)
-	closeLines(lines)
-	return result, nil
+	return records.result(time.Since(began), cpuTime()-cpu)
 }
 
 func cpuTime() time.Duration {
@@ -206,7 +245,7 @@ func opener(plan Plan) (open func(int) (line, error), closeAll func(), err error
 		return func(int) (line, error) { return newSocketLine(plan) }, func() {}, nil
 	case "http":
 		client := newHTTPClient(plan)
-		return func(int) (line, error) { return newPostLine(plan, client), nil }, client.CloseIdleConnections, nil
+		return func(number int) (line, error) { return newPostLine(plan, client, number), nil }, client.CloseIdleConnections, nil
 	default:
 		return nil, nil, fmt.Errorf("plan: mode %q, expected grpc, relay, ws or http", plan.Mode)
 	}

@@ -174,11 +174,18 @@ func (s *server) serveWebSocket(c *connection, reader *bufio.Reader, request *ht
 
 // connection is one peer; its answers stop when it leaves.
 type connection struct {
-	server *server
-	tcp    *net.TCPConn
-	raw    syscall.RawConn
-	mu     sync.Mutex // whole frames only
-	gone   atomic.Bool
+	server  *server
+	tcp     *net.TCPConn
+	raw     syscall.RawConn
+	mu      sync.Mutex // whole frames only
+	gone    atomic.Bool
+	busy    bool // an answer is under way; without lanes one socket answers one request at a time
+	waiting []waiting
+}
+
+type waiting struct {
+	answer *answer
+	head   string
 }
 
 func (c *connection) leave() { c.gone.Store(true) }
@@ -200,6 +207,34 @@ func (c *connection) start(request []byte, a *answer, head string) bool {
 	if bytes.Contains(request, previousResponse) {
 		n.Continued.Add(1)
 	}
+	c.mu.Lock()
+	if c.busy {
+		c.waiting = append(c.waiting, waiting{a, head})
+		c.mu.Unlock()
+		return true
+	}
+	c.busy = true
+	c.mu.Unlock()
+	return c.answer(a, head)
+}
+
+// done is called when an answer is complete; the next one that waits starts.
+func (c *connection) done() {
+	c.server.counts.Completed.Add(1)
+	c.mu.Lock()
+	c.busy = len(c.waiting) > 0
+	if !c.busy {
+		c.mu.Unlock()
+		return
+	}
+	next := c.waiting[0]
+	c.waiting = c.waiting[1:]
+	c.mu.Unlock()
+	go c.answer(next.answer, next.head)
+}
+
+func (c *connection) answer(a *answer, head string) bool {
+	n := &c.server.counts
 	id := c.server.responses.Add(1)
 	if a.pace == 0 && a.firstDelay == 0 {
 		whole := a.whole(id)
@@ -208,7 +243,7 @@ func (c *connection) start(request []byte, a *answer, head string) bool {
 		a.pool.Put(whole)
 		if ok {
 			n.EventsWritten.Add(int64(a.events()))
-			n.Completed.Add(1)
+			c.done()
 		} else {
 			n.Aborted.Add(1)
 		}
@@ -267,7 +302,7 @@ func (s *stream) write() bool {
 		return true
 	}
 	if s.index == s.words {
-		n.Completed.Add(1)
+		s.done()
 		return false
 	}
 	s.due += int64(s.pace)

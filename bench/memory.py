@@ -1,0 +1,158 @@
+"""Cells about resident memory: of an empty server, of a warm session, of a running call, and after many cancelled ones."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench import load
+from bench.figures import Column, Measured
+from bench.paths import Path, Running, start_warmline
+from bench.proc import rss_bytes
+from bench.rig import Rig
+from bench.stats import Spread
+from bench.upstreams import AnyUpstream, Shape, Simulator, Upstream
+
+SETTLE_S = 0.7
+KIB = 1024
+EMPTY = Column("empty", "MiB")
+PER_ONE = Column("each", "KiB")
+WARMED_UP = 50
+"""Sessions with a turn, closed again, before the first reading: what is built on first use is not a session's."""
+
+
+def _settled_rss(running: Running) -> int:
+    time.sleep(SETTLE_S)
+    assert running.server is not None
+    return rss_bytes(running.server.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """RSS of the server per session: `hold` says what each does, see the load client's plan.
+
+    `idle`: its slot is READY and unused; `used`: it had a turn; `active`: what a call in its middle takes beyond that.
+    """
+
+    name: str
+    title: str
+    hold: str
+    variant: str
+    note: str = ""
+    group: str = "memory"
+    sessions: int = 1000
+    is_tls: bool = False
+    is_deflated: bool = False
+    paths: tuple[str, ...] = ("warmline",)
+    has_peers: bool = False
+    columns: tuple[Column, ...] = (EMPTY, PER_ONE)
+
+    def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
+        """A new server for each repeat, three at most: each takes seconds and they hardly differ."""
+        if not paths:
+            return []
+        measured = Measured(self.name, "warmline")
+        repeats = [self._once(rig, measured) for _ in range(min(rig.repeats, 3))]
+        measured.figures = {
+            EMPTY.name: Spread.of([empty for empty, _ in repeats]),
+            PER_ONE.name: Spread.of([each for _, each in repeats]),
+        }
+        return [measured]
+
+    def _once(self, rig: Rig, measured: Measured) -> tuple[float, float]:
+        sessions = 50 if rig.is_short else self.sessions
+        shape = Shape(words=200, pace_s=1.0) if self.hold == "active" else Shape(words=8)
+        upstream = self._start_upstream(shape)
+        running = start_warmline(upstream, certificate=upstream.certificate)
+        try:
+            empty = _settled_rss(running)
+            upstream.set_shape(Shape(words=8))
+            plan = {**running.plan, "warm_up": "handshake", "await_ready": True}
+            # A hold of active turns reads its base later, when the sessions are open.
+            first = "idle" if self.hold == "active" else "used"
+            measured.note(load.run({**plan, "workers": WARMED_UP, "hold": first, "prefix": "warm"}))
+            upstream.set_shape(shape)
+            readings = [_settled_rss(running)]
+            if self.hold == "active":
+                measured.note(
+                    load.run(
+                        {**plan, "workers": sessions, "hold": self.hold},
+                        at_ready=lambda: readings.__setitem__(0, _settled_rss(running)),
+                        at_held=lambda: readings.append(_settled_rss(running)),
+                    )
+                )
+            else:
+                measured.note(
+                    load.run(
+                        {**plan, "workers": sessions, "hold": self.hold},
+                        at_held=lambda: readings.append(_settled_rss(running)),
+                    )
+                )
+        finally:
+            running.stop()
+            upstream.child.stop()
+        each = (readings[1] - readings[0]) / sessions / KIB
+        rig.say(f"{self.name}: empty {empty / KIB / KIB:.1f} MiB, each {each:.1f} KiB")
+        return empty / KIB / KIB, each
+
+    def _start_upstream(self, shape: Shape) -> AnyUpstream:
+        if self.hold == "active":
+            return Upstream(name="memory-upstream")
+        flags = [*(["--tls-self-signed"] if self.is_tls else []), *([] if self.is_deflated else ["--no-compression"])]
+        return Simulator(shape, *flags)
+
+
+GROWTH = Column("growth per call", "bytes")
+AFTER = Column("RSS after", "MiB")
+RATE = Column("cancelled calls", "1/s")
+STOPPED = Column("answers stopped upstream", "%")
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """RSS growth over calls that their callers cancel in mid-stream, on the same sessions all along."""
+
+    name: str
+    title: str
+    calls: int = 100_000
+    note: str = ""
+    group: str = ""
+    variant: str = ""
+    paths: tuple[str, ...] = ("warmline", "warmline-traced")
+    has_peers: bool = False
+    columns: tuple[Column, ...] = (GROWTH, AFTER, RATE, STOPPED)
+
+    def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
+        """Once: it takes minutes. The traced path makes a tenth of the calls."""
+        return [self._on(path, rig) for path in paths]
+
+    def _on(self, path: Path, rig: Rig) -> Measured:
+        calls = self.calls if path.name == "warmline" else self.calls // 10
+        calls = 400 if rig.is_short else calls
+        workers = 16
+        measured = Measured(self.name, path.name)
+        shape = Shape(words=100, pace_s=0.002)
+        rig.upstream.set_shape(shape)
+        with rig.running([path], lambda path: path.start(rig.upstream)) as running:
+            way = running[path.name]
+            plan = {**way.plan, "workers": workers, "cancel_after": 3, "prefix": "cancelled"}
+            # The rings of recent attempts are full after this, 256 a session.
+            first = load.run({**plan, "turns": max(1, min(calls // 10, 8000) // workers)})
+            measured.note(first)
+            before, counted = _settled_rss(way), rig.upstream.stats()
+            done, elapsed_s = 0, 0.0
+            for part in range(4):
+                loaded = load.run({**plan, "turns": calls // 4 // workers})
+                measured.note(loaded)
+                done, elapsed_s = done + loaded.cancelled, elapsed_s + loaded.elapsed_s
+                so_far = (_settled_rss(way) - before) / max(1, done)
+                rig.say(f"{self.name} {path.name}: {done} calls, {so_far:.0f} bytes each (part {part + 1} of 4)")
+            after = _settled_rss(way)
+            aborted = rig.upstream.stats()["aborted"] - counted["aborted"]
+        values = {
+            GROWTH: (after - before) / max(1, done),
+            AFTER: after / KIB / KIB,
+            RATE: done / elapsed_s,
+            STOPPED: 100 * aborted / max(1, done),
+        }
+        measured.figures = {column.name: Spread.of([value]) for column, value in values.items()}
+        return measured
