@@ -1,9 +1,10 @@
 """The floor of this stack: the smallest grpc.aio and websockets relay that does the job, and does nothing else.
 
-Method /bare.Relay/Turn (unary request, server stream), raw bytes both ways: the request goes upstream as one text frame,
-every frame of the upstream becomes one gRPC message, and the stream ends after `response.completed`. Sockets are kept and
-reused. No sessions, no parsing, no tracing, no errors: what it costs, everything built on these libraries costs. It runs
-on the same event loop as the server and offers the same compression. The benchmark divides by it, so it stays as it is.
+Method /bare.Relay/Turn (unary request, server stream), raw bytes both ways: the request goes upstream as one text
+frame, every frame of the upstream becomes one gRPC message, and the stream ends after `response.completed`. Sockets are
+kept and reused. No sessions, no parsing, no tracing, no errors: what it costs, everything built on these libraries
+costs. It runs on the same event loop as the server and offers the same compression. The benchmark divides by it, so it
+stays as it is.
 
     python -m bench.bare_relay UPSTREAM_WS_URL
 """

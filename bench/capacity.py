@@ -19,7 +19,7 @@ RUNGS = tuple(round(64 * 1.25**step) for step in range(24))
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The largest session count at 50 events/s each with nothing lost, nothing failed and no gap over ten times the pace.
+    """The largest session count at 50 events/s each with nothing lost or failed and no gap over ten times the pace.
 
     The rungs are a quarter apart; later repeats begin two rungs below the best of the one before.
     """

@@ -1,4 +1,4 @@
-"""How fast the benchmark's own tools are, each on a core of its own: no figure near them says anything about a server."""
+"""How fast the benchmark's own tools are, each on its own core: a figure near them says nothing about a server."""
 
 import dataclasses
 import subprocess

@@ -94,8 +94,8 @@ def _first_turn(name: str, variant: str, **plan: object) -> Load:
         Shape(words=4),
         (fig.FIRST_P50,),
         paths=("warmline",),
-        note="A new session for each turn; making it is not part of the turn. Cold: nothing is opened ahead. Warmed: the "
-        "slot is READY. Open: the session's second turn.",
+        note="A new session for each turn; making it is not part of the turn. Cold: nothing is opened ahead. Warmed: "
+        "the slot is READY. Open: the session's second turn.",
         group="first-turn",
         variant=variant,
         handshake_delay_s=0.15,
@@ -112,9 +112,9 @@ def _history(items: int, conversation: str) -> Load:
         Shape(words=16),
         (fig.CPU_TURN, fig.TURN_P50, fig.UPSTREAM_KIB),
         paths=("relay", "warmline") if conversation == "grow" else ("warmline",),
-        note="Turns of 16 deltas on 4 sessions; items of 200 bytes. FULL: the caller sends the whole conversation, which "
-        "grows by two items a turn. APPEND: only what is new. The relay passes the same conversation on, whole and of "
-        "constant length. The first turns, which send everything, are not counted.",
+        note="Turns of 16 deltas on 4 sessions; items of 200 bytes. FULL: the caller sends the whole conversation, "
+        "which grows by two items a turn. APPEND: only what is new. The relay passes the same conversation on, whole "
+        "and of constant length. The first turns, which send everything, are not counted.",
         group="history",
         variant=f"{items} items, {'FULL' if conversation == 'grow' else 'APPEND'}",
         short_plan={"turns": 3},
@@ -161,8 +161,8 @@ def _tool_loop(instructions_bytes: int) -> Load:
         Shape(words=8, tool=1),
         (fig.UPSTREAM_KIB, fig.CONTINUED, fig.CPU_TURN, fig.FIRST_P50),
         paths=("warmline", "warmline-http"),
-        note="Every answer is a call; each turn sends the whole conversation with the call's output of 2000 bytes. Over POST "
-        "every request goes upstream whole. Instructions go along with every request either way.",
+        note="Every answer is a call; each turn sends the whole conversation with the call's output of 2000 bytes. "
+        "Over POST every request goes upstream whole. Instructions go along with every request either way.",
         group="tool-loop",
         variant=f"instructions of {instructions_bytes} bytes" if instructions_bytes else "no instructions",
         short_plan={"turns": 10},
@@ -175,8 +175,9 @@ def _memory(hold: str, variant: str, note: str = "", *, tls: bool = False, defla
 
 
 _MEMORY_NOTE = (
-    "RSS of the process with 1000 sessions less the one before them, over 1000; before them 50 sessions had a turn and were "
-    "closed. Idle: the slot is READY. Used: one turn on it. Active: what a call in its middle takes beyond an idle session."
+    "RSS of the process with 1000 sessions less the one before them, over 1000; before them 50 sessions had a turn and "
+    "were closed. Idle: the slot is READY. Used: one turn on it. Active: what a call in its middle takes "
+    "beyond an idle session."
 )
 
 CELLS: tuple[Cell, ...] = (
@@ -194,8 +195,8 @@ CELLS: tuple[Cell, ...] = (
         Shape(words=100, pace_s=PACE_S),
         (fig.CPU_EVENT,),
         paths=("relay", "warmline"),
-        note="100 sessions at 50 events/s against the simulator, which agrees to permessage-deflate. Same extension and "
-        "settings on both paths.",
+        note="100 sessions at 50 events/s against the simulator, which agrees to permessage-deflate. Same extension "
+        "and settings on both paths.",
         is_deflated=True,
         short_plan={"workers": 10, "words": 0},
     ),
@@ -206,7 +207,8 @@ CELLS: tuple[Cell, ...] = (
         Shape(words=1000),
         (fig.EVENTS_S, fig.CPU_EVENT),
         has_peers=True,
-        note="16 sessions, turns of 1000 deltas without a pace. Warmline writes what is ready as one message.",
+        peer_repeats=3,
+        note="16 sessions, turns of 1000 deltas without a pace; peers three times. Warmline writes what is ready as one message.",
         short_plan={"duration_s": 0.3},
     ),
     Load(
@@ -260,8 +262,8 @@ CELLS: tuple[Cell, ...] = (
     Cancelled(
         "cancelled",
         "100,000 cancelled calls",
-        note="16 sessions, callers leave after the third of 100 deltas; growth after 8000 such calls. A tenth of that with "
-        "tracing.",
+        note="16 sessions, callers leave after the third of 100 deltas; growth after 8000 such calls. A tenth of that "
+        "with tracing.",
     ),
 )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,12 @@ SERVER_CORE, RIG_CORE = cores()
 
 class StartError(Exception):
     """A process did not come up; the text says which, why and what it printed last."""
+
+
+def plain_words(output: str) -> str:
+    """The last words of a program, without addresses and paths of this machine, for results that are published."""
+    words = re.sub(r"https?://[^\s:]+", "its registry", " ".join(output.split()))
+    return re.sub(r"(?<![\w.])/(?:[\w.@+-]+/)+", ".../", words)[-300:]
 
 
 class Child:

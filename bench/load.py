@@ -90,7 +90,8 @@ def run(
     """Runs one plan.
 
     Args: `at_ready` is called when the lines are open and warm, before the clock starts; `at_held` while a plan that
-        holds has reached what it holds; `at_end` after the last turn, before the lines are closed; `limit_s` ends a run that hangs.
+        holds has reached what it holds; `at_end` after the last turn, before the lines are closed; `limit_s` ends a run
+        that hangs.
     Raises: StartError when the client fails; failed turns are no failure of the client, they are counted.
     """
     process = subprocess.Popen(

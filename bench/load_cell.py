@@ -29,6 +29,8 @@ class Load:
     figures: tuple[Figure, ...]
     paths: tuple[str, ...] = OWN
     has_peers: bool = False
+    peer_repeats: int = 5
+    """At most so many repeats of peers."""
     note: str = ""
     group: str = ""
     variant: str = ""
@@ -60,6 +62,8 @@ class Load:
                 # Each repeat starts with another path, so that no path always comes after the same one.
                 turned = repeat % len(names) if names else 0
                 for name in names[turned:] + names[:turned]:
+                    if running[name].is_held_still and repeat >= self.peer_repeats:
+                        continue
                     given = {**plan, **running[name].plan, "prefix": f"{self.name}-{repeat}"}
                     taken = sample(given, shape, running[name], upstream)
                     samples.setdefault(name, []).append(taken)

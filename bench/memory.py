@@ -1,4 +1,4 @@
-"""Cells about resident memory: of an empty server, of a warm session, of a running call, and after many cancelled ones."""
+"""Cells about resident memory: an empty server's, a warm session's, a running call's, and after many cancelled ones."""
 
 import time
 from collections.abc import Sequence

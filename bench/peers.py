@@ -1,7 +1,7 @@
 """Other gateways: how each is installed, started in front of the same upstream, and kept from telling anybody.
 
-Each lives in `.cache/peers/NAME`, installed there on first use by its registry's ordinary client at the version named here.
-What cannot be installed or started is skipped with the reason in the results.
+Each lives in `.cache/peers/NAME`, installed there on first use by its registry's ordinary client, at the version
+named here. What cannot be installed or started is skipped with the reason in the results.
 """
 
 import base64
@@ -17,14 +17,14 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.children import ROOT, SERVER_CORE, Child, StartError
+from bench.children import ROOT, SERVER_CORE, Child, StartError, plain_words
 from bench.paths import Path as Way
 from bench.paths import Running, Served
 
 PEERS = ROOT / ".cache" / "peers"
 UV = ROOT / ".tools" / "bin" / "uv"
 INSTALL_LIMIT_S = 900
-START_LIMIT_S = 90.0
+START_LIMIT_S = 180.0
 MODEL = "sim-small"
 KEY = "sk-bench"
 # Whatever would call home meets a proxy that is not there; loopback is exempt.
@@ -56,6 +56,9 @@ def _install(name: str, version: str, steps: Callable[[Path], Sequence[Sequence[
     stamp = folder / "installed"
     if stamp.exists() and stamp.read_text() == version:
         return folder
+    refused = folder / "refused"
+    if refused.exists():
+        raise StartError(f"{refused.read_text()} (not asked again; remove {refused.relative_to(ROOT)} to try)")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for step in steps(folder):
@@ -71,8 +74,8 @@ def _install(name: str, version: str, steps: Callable[[Path], Sequence[Sequence[
         except (OSError, subprocess.TimeoutExpired) as error:
             raise StartError(f"installing {name} {version}: {Path(step[0]).name}: {type(error).__name__}") from error
         if done.returncode:
-            words = (done.stderr or done.stdout).strip().splitlines()
-            raise StartError(f"installing {name} {version}: {Path(step[0]).name} failed: {' '.join(words[-3:])[-400:]}")
+            refused.write_text(f"{name} {version} could not be installed: {plain_words(done.stderr or done.stdout)}")
+            raise StartError(refused.read_text())
     stamp.write_text(version)
     return folder
 

@@ -1,4 +1,4 @@
-"""The results as one picture: `python -m bench.plot RESULTS.json PICTURE`. Needs matplotlib, which nothing else does."""
+"""The results as one picture: `python -m bench.plot RESULTS.json PICTURE`. Nothing else needs matplotlib."""
 
 import json
 import sys

@@ -63,7 +63,7 @@ class CpuTime:
         return cls(threads, ticks / CLOCK_TICKS)
 
     def since(self, before: "CpuTime") -> float:
-        """Seconds of CPU between two readings: by thread, unless one ended meanwhile or the kernel has no such clock."""
+        """Seconds of CPU between two readings: by thread, unless one ended meanwhile or there is no such clock."""
         if not self.threads_ns or before.threads_ns.keys() - self.threads_ns.keys():
             return self.stat_s - before.stat_s
         return sum(ns - before.threads_ns.get(thread, 0) for thread, ns in self.threads_ns.items()) / 1e9

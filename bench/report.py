@@ -84,10 +84,10 @@ def terminal(cell: Cell, measured: ByPath, ways: Mapping[str, Way]) -> str:
 INTRODUCTION = """\
 # Benchmark results
 
-Made by `make bench`; [bench/README.md](../../bench/README.md) says what each path and figure is. All paths of a table were
-measured in one run, one after the other and over again. A figure is the median of the repeats, with their least and most in
-brackets; a p99 is that of all repeats together. `added` is less the direct path's figure of the same table: WebSocket for
-the relay and Warmline, POST with server-sent events for peers. `x relay` is the ratio to the bare relay.
+Made by `make bench`; [bench/README.md](../../bench/README.md) says what each path and figure is. All paths of a table
+were measured in one run, one after the other and over again. A figure is the median of the repeats, with their least
+and most in brackets; a p99 is that of all repeats together. `added` is less the direct path's figure of the same table:
+WebSocket for the relay and Warmline, POST with server-sent events for peers. `x relay` is the ratio to the bare relay.
 """
 
 

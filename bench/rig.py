@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench.children import StartError
+from bench.children import StartError, plain_words
 from bench.paths import Path, Running
 from bench.upstreams import Upstream
 
@@ -47,7 +47,7 @@ class Rig:
             try:
                 self._peers[path.name] = path.start(self.upstream)
             except StartError as error:
-                self.skipped[path.name] = str(error).strip()
+                self.skipped[path.name] = plain_words(str(error))
                 self.say(f"SKIPPED {path.title}: {error}")
                 return None
             self._hold_still(self._peers[path.name])
