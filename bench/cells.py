@@ -208,7 +208,8 @@ CELLS: tuple[Cell, ...] = (
         (fig.EVENTS_S, fig.CPU_EVENT),
         has_peers=True,
         peer_repeats=3,
-        note="16 sessions, turns of 1000 deltas without a pace; peers three times. Warmline writes what is ready as one message.",
+        note="16 sessions, turns of 1000 deltas without a pace; peers three times. Warmline writes what is "
+        "ready as one message.",
         short_plan={"duration_s": 0.3},
     ),
     Load(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ import threading
 import pytest
 from bench import figures, proc, report
 from bench.cells import CELLS, SHORT
-from bench.children import plain_words
+from bench.children import ROOT, plain_words
 from bench.figures import Measured, Sample
 from bench.load import Histogram, Loaded
 from bench.load_cell import Load
@@ -146,6 +147,13 @@ def test_a_figure_without_a_value_is_null_in_the_json() -> None:
     results = report.Results({"cores": "2"})
     results.cells["x"] = {"direct": Measured("x", "direct", {"cpu": Spread.of([math.nan])})}
     assert '"median": null' in report.as_json(results)
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
+@pytest.mark.timeout(600)
+def test_the_load_client_and_the_upstream_pass_their_own_tests() -> None:
+    done = subprocess.run(["go", "test", "./..."], cwd=ROOT / "bench", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_threads_of_this_process_have_a_clock() -> None:

@@ -114,25 +114,32 @@ type records struct {
 }
 
 func newRecords(stallS float64) *records {
-	histogram := func() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) }
+	histogram := func() *hdrhistogram.Histogram { return hdrhistogram.New(1, longestUS, 3) }
 	return &records{
 		firstUS: histogram(), gapUS: histogram(), latencyUS: histogram(), turnUS: histogram(),
 		stallUS: int64(stallS * 1e6), errors: map[string]int{}, outcomes: map[string]int{},
 	}
 }
 
+const longestUS = 120_000_000
+
+// add counts a value; none is left out for being too long or too short.
+func add(h *hdrhistogram.Histogram, us int64) {
+	_ = h.RecordValue(min(max(1, us), longestUS))
+}
+
 func (r *records) first(took time.Duration) {
 	r.mu.Lock()
-	_ = r.firstUS.RecordValue(max(1, took.Microseconds()))
+	add(r.firstUS, took.Microseconds())
 	r.mu.Unlock()
 }
 
 func (r *records) delta(latencyNS int64, gap time.Duration, hasGap bool) {
 	r.mu.Lock()
-	_ = r.latencyUS.RecordValue(max(1, latencyNS/1000))
+	add(r.latencyUS, latencyNS/1000)
 	if hasGap {
 		us := gap.Microseconds()
-		_ = r.gapUS.RecordValue(max(1, us))
+		add(r.gapUS, us)
 		if r.stallUS > 0 && us > r.stallUS {
 			r.stalls++
 		}
@@ -177,7 +184,7 @@ func (r *records) turn(t *reading, took time.Duration, err error, expected int, 
 		return
 	}
 	r.streams++
-	_ = r.turnUS.RecordValue(max(1, took.Microseconds()))
+	add(r.turnUS, took.Microseconds())
 }
 
 // A Summary is a histogram: microseconds, and the counted values for adding up several runs.
