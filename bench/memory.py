@@ -39,7 +39,7 @@ class Memory:
     variant: str
     note: str = ""
     group: str = "memory"
-    sessions: int = 1000
+    sessions: int = 600
     is_tls: bool = False
     is_deflated: bool = False
     paths: tuple[str, ...] = ("warmline",)
@@ -47,11 +47,11 @@ class Memory:
     columns: tuple[Column, ...] = (EMPTY, PER_ONE)
 
     def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
-        """A new server for each repeat, three at most: each takes seconds and they hardly differ."""
+        """A new server for each repeat, two at most: each takes seconds and they hardly differ."""
         if not paths:
             return []
         measured = Measured(self.name, "warmline")
-        repeats = [self._once(rig, measured) for _ in range(min(rig.repeats, 3))]
+        repeats = [self._once(rig, measured) for _ in range(min(rig.repeats, 2))]
         measured.figures = {
             EMPTY.name: Spread.of([empty for empty, _ in repeats]),
             PER_ONE.name: Spread.of([each for _, each in repeats]),
