@@ -1,6 +1,7 @@
 """`python -m bench`: measures, prints tables, writes them down as it goes."""
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began_s:6.1f} s] {text}", file=sys.stderr, flush=True)
 
+    # So that what was started is ended in that case too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say("building the load client and the upstream")
     build_tools()
     results = Results(machine.describe(), settings={"repeats": args.repeats, "short": args.short})

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,8 @@ def stopping(child: Child) -> Iterator[Child]:
 
 def build_tools() -> None:
     """Builds the load client and the upstream; the Go tool knows what is up to date. Raises: StartError."""
+    if shutil.which("go") is None:
+        raise StartError("Go is not installed; the load client and the upstream are built with it")
     CACHE.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(
         ["go", "build", "-o", f"{CACHE}/", "./load", "./upstream"],

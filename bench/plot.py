@@ -34,6 +34,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "warmline"
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     cells: Cells = results["cells"]
@@ -47,7 +48,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     _memory(axes[1][2], cells)
     facts = results["facts"]
     figure.suptitle(f"commit {facts.get('commit')}, {facts.get('cores')} cores, {facts.get('cpu')}", fontsize=9)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
 
@@ -73,7 +74,12 @@ def _bars(axes: Any, cells: Cells, names: tuple[str, ...], figure: str, title: s
     axes.set_xticks([group + 0.4 - width / 2 for group in range(len(names))], names)
     axes.set_yscale("log")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=6)
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=6)
 
 
 def _cpu_by_sessions(axes: Any, cells: Cells) -> None:
@@ -87,7 +93,7 @@ def _cpu_by_sessions(axes: Any, cells: Cells) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", color=COLOURS.get(way, "#555555"), label=title)
     axes.set_yscale("log")
     axes.set_title("Server CPU per event, µs, by sessions at 50 events/s", fontsize=10)
-    axes.legend(fontsize=6)
+    _legend(axes)
 
 
 def _memory(axes: Any, cells: Cells) -> None:

@@ -46,7 +46,7 @@ class Rig:
             self.upstream.set_shape(Upstream.FIRST_SHAPE)
             try:
                 self._peers[path.name] = path.start(self.upstream)
-            except StartError as error:
+            except (StartError, OSError) as error:
                 self.skipped[path.name] = plain_words(str(error))
                 self.say(f"SKIPPED {path.title}: {error}")
                 return None
