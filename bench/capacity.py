@@ -1,6 +1,6 @@
 """How many paced sessions a path carries before one of them stalls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.figures import Column, Measured
@@ -41,26 +41,17 @@ class Capacity:
             for _ in range(min(rig.repeats, 3)):
                 for name, way in running.items():
                     former = found[name][-1] if found[name] else 3
-                    found[name].append(self._climb(max(0, former - 2), name, way, rig, all_measured[name]))
+                    first = 0 if rig.is_short else max(0, former - 2)
+                    rung = climb(first, 1 if rig.is_short else len(RUNGS), self._holder(way, rig, all_measured[name]))
+                    found[name].append(rung)
+                    rig.say(f"{self.name} {name}: {RUNGS[rung] if rung >= 0 else 0} sessions")
         for name, rungs in found.items():
             counts = [float(RUNGS[rung]) if rung >= 0 else 0.0 for rung in rungs]
             all_measured[name].figures = {SESSIONS.name: Spread.of(counts)}
         return list(all_measured.values())
 
-    def _climb(self, rung: int, name: str, way: Running, rig: Rig, measured: Measured) -> int:
-        """Returns: the highest rung that held, -1 if none did; a first one that fails is gone down from."""
-        top = 1 if rig.is_short else len(RUNGS)
-        held = -1
-        while 0 <= rung < top:
-            if self._holds(RUNGS[rung], way, rig, measured):
-                held, rung = rung, rung + 1
-            elif held >= 0:
-                break
-            else:
-                rung -= 1
-                top = rung + 1
-        rig.say(f"{self.name} {name}: {RUNGS[held] if held >= 0 else 0} sessions")
-        return held
+    def _holder(self, way: Running, rig: Rig, measured: Measured) -> Callable[[int], bool]:
+        return lambda rung: self._holds(RUNGS[rung], way, rig, measured)
 
     def _holds(self, sessions: int, way: Running, rig: Rig, measured: Measured) -> bool:
         stagger_s = sessions / STARTS_PER_S
@@ -73,3 +64,19 @@ class Capacity:
         if taken.rig_share > NEAR_A_CEILING:
             measured.flags.append(f"the rig itself was near its ceiling at {sessions} sessions")
         return not (loaded.lost or loaded.failed or loaded.stalls)
+
+
+def climb(first: int, rungs: int, holds: Callable[[int], bool]) -> int:
+    """Goes up from rung `first` until one fails, or down from it until one holds.
+
+    Returns: the highest rung that held; -1 if none did.
+    """
+    if holds(first):
+        while first + 1 < rungs and holds(first + 1):
+            first += 1
+        return first
+    while first > 0:
+        first -= 1
+        if holds(first):
+            return first
+    return -1

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from bench import figures, proc, report
+from bench.capacity import climb
 from bench.cells import CELLS, SHORT
 from bench.children import ROOT, plain_words
 from bench.figures import Measured, Sample
@@ -141,6 +142,19 @@ def test_a_p99_has_its_thousand_samples_in_five_repeats() -> None:
             assert isinstance(workers, int)
             assert isinstance(turns, int)
             assert 5 * workers * turns >= figures.ENOUGH_FOR_P99, cell.name
+
+
+def test_the_largest_count_that_holds_is_found_from_either_side() -> None:
+    for first in range(6):
+        for limit in range(-1, 6):
+            asked: list[int] = []
+
+            def holds(rung: int, limit: int = limit, asked: list[int] = asked) -> bool:
+                asked.append(rung)
+                return rung <= limit
+
+            assert climb(first, 6, holds) == limit
+            assert len({*asked}) == len(asked)
 
 
 def test_a_figure_without_a_value_is_null_in_the_json() -> None:
