@@ -8,7 +8,7 @@ from bench.capacity import Capacity
 from bench.figures import Column, Figure, Measured
 from bench.load_cell import Load
 from bench.memory import Cancelled, Memory
-from bench.paths import Path
+from bench.paths import OWN, Path
 from bench.rig import Rig
 from bench.upstreams import Shape
 
@@ -54,18 +54,22 @@ class Cell(Protocol):
 
 PACE_S = 0.02
 STALL_S = 10 * PACE_S
+BARE = ("direct", "relay", "warmline")
 FIRST = (fig.FIRST_P50, fig.FIRST_P99, fig.LATENCY_P50, fig.LATENCY_P99, fig.GAP_P99)
 
 
-def _first(workers: int, words: int, pace_s: float, turns: int, title: str, *more: Figure) -> Load:
+def _first(
+    workers: int, words: int, pace_s: float, turns: int, title: str, *more: Figure, paths: tuple[str, ...] = OWN
+) -> Load:
     return Load(
         f"first-c{workers}",
         title,
         # The limit of time is for slow peers: all others are done long before.
-        {"workers": workers, "turns": turns, "duration_s": 4.0, "warmup_turns": 1, "words": words}
+        {"workers": workers, "turns": turns, "duration_s": 3.0, "warmup_turns": 1, "words": words}
         | {"stagger_s": words * pace_s},
         Shape(words=words, pace_s=pace_s),
         (*FIRST, *more),
+        paths=paths,
         has_peers=True,
         note=f"{workers} sessions, each with one turn after the other of {words} deltas {pace_s * 1e3:g} ms apart.",
         short_plan={"turns": 3},
@@ -76,11 +80,12 @@ def _paced(sessions: int) -> Load:
     return Load(
         f"cpu-{sessions}",
         "Server CPU per event, sessions at 50 events/s each",
-        {"workers": sessions, "turns": 1, "warmup_turns": 1, "words": 75, "stagger_s": 0.5, "stall_s": STALL_S},
-        Shape(words=75, pace_s=PACE_S),
+        {"workers": sessions, "turns": 1, "warmup_turns": 1, "words": 60, "stagger_s": 0.4, "stall_s": STALL_S},
+        Shape(words=60, pace_s=PACE_S),
         (fig.CPU_EVENT, fig.LATENCY_P50, fig.LATENCY_P99),
+        paths=(*OWN, "warmline-http") if sessions == 50 else OWN[1:],
         has_peers=sessions == 50,
-        note="Turns of 75 deltas 20 ms apart, starts spread over 0.5 s. The CPU includes start and end of the turns "
+        note="Turns of 60 deltas 20 ms apart, starts spread over 0.4 s. The CPU includes start and end of the turns "
         "and whatever the process does besides.",
         group="cpu",
         variant=f"{sessions} sessions" if sessions > 1 else "1 session",
@@ -183,8 +188,8 @@ _MEMORY_NOTE = (
 )
 
 CELLS: tuple[Cell, ...] = (
-    _first(1, 8, 0.001, 220, "First event, one session"),
-    _first(16, 32, 0.005, 13, "First event, 16 sessions"),
+    _first(1, 8, 0.001, 220, "First event, one session", paths=(*OWN, "warmline-http")),
+    _first(16, 16, 0.005, 13, "First event, 16 sessions", paths=BARE),
     _first(64, 64, 0.005, 4, "First event, 64 sessions", fig.STREAMS_S),
     _paced(1),
     _paced(50),
@@ -205,19 +210,17 @@ CELLS: tuple[Cell, ...] = (
     Load(
         "burst-events",
         "Events per second at saturation",
-        {"workers": 16, "duration_s": 1.8, "warmup_turns": 1, "words": 1000},
+        {"workers": 16, "duration_s": 1.2, "warmup_turns": 1, "words": 1000},
         Shape(words=1000),
         (fig.EVENTS_S, fig.CPU_EVENT),
-        has_peers=True,
-        peer_repeats=3,
-        note="16 sessions, turns of 1000 deltas without a pace; peers three times. Warmline writes what is "
-        "ready as one message.",
+        paths=BARE,
+        note="16 sessions, turns of 1000 deltas without a pace. Warmline writes what is ready as one message.",
         short_plan={"duration_s": 0.3},
     ),
     Load(
         "burst-streams",
         "Streams per second at saturation",
-        {"workers": 64, "duration_s": 1.8, "warmup_turns": 1, "words": 16},
+        {"workers": 64, "duration_s": 1.2, "warmup_turns": 1, "words": 16},
         Shape(words=16),
         (fig.STREAMS_S, fig.CPU_TURN),
         has_peers=True,
@@ -228,9 +231,10 @@ CELLS: tuple[Cell, ...] = (
     Load(
         "turn-starts",
         "Turns started per second",
-        {"workers": 64, "duration_s": 1.8, "warmup_turns": 1, "words": 1},
+        {"workers": 64, "duration_s": 1.2, "warmup_turns": 1, "words": 1},
         Shape(words=1),
         (fig.STREAMS_S, fig.CPU_TURN),
+        paths=BARE,
         note="64 sessions on open sockets, turns of one delta.",
         short_plan={"duration_s": 0.3},
     ),

@@ -66,7 +66,7 @@ class Child:
             )
         self.pid = self._process.pid
 
-    def wait_for(self, mark: str, limit_s: float = 30.0) -> str:
+    def wait_for(self, mark: str, limit_s: float = 120.0) -> str:
         """Waits until the output holds `mark`. Returns: the word after it. Raises: StartError."""
         end = time.monotonic() + limit_s
         while True:

@@ -23,6 +23,8 @@ class Results:
     ceilings: list[Ceiling] = dataclasses.field(default_factory=list)
     simulator: list[str] = dataclasses.field(default_factory=list)
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    not_measured: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Cells that broke off, and why."""
     cells: dict[str, dict[str, Measured]] = dataclasses.field(default_factory=dict)
     """By cell and path."""
     settings: dict[str, object] = dataclasses.field(default_factory=dict)
@@ -95,8 +97,10 @@ def markdown(results: Results, ways: Mapping[str, Way]) -> str:
     """The page of results."""
     parts = [INTRODUCTION, "| run | |\n| --- | --- |"]
     parts[-1] += "".join(f"\n| {name} | {value} |" for name, value in results.facts.items())
-    if results.skipped:
-        parts.append("Not measured:\n" + "".join(f"\n- {ways[n].title}: {why}" for n, why in results.skipped.items()))
+    missing = [f"{ways[name].title}: {why}" for name, why in results.skipped.items()]
+    missing += [f"{name}: {why}" for name, why in results.not_measured.items()]
+    if missing:
+        parts.append("Not measured:\n" + "".join(f"\n- {line}" for line in missing))
     if results.ceilings:
         parts.append("## Ceilings of the tools\n\nEach on a core of its own. A row near them carries a remark.\n")
         parts[-1] += "".join(f"\n- {ceiling}" for ceiling in results.ceilings)
