@@ -71,7 +71,8 @@ def _first(
         (*FIRST, *more),
         paths=paths,
         has_peers=True,
-        note=f"{workers} sessions, each with one turn after the other of {words} deltas {pace_s * 1e3:g} ms apart.",
+        note=f"{workers} session{'s' * (workers > 1)}, one turn after the other, of {words} deltas {pace_s * 1e3:g} ms "
+        "apart.",
         short_plan={"turns": 3},
     )
 
@@ -205,7 +206,7 @@ CELLS: tuple[Cell, ...] = (
         note="100 sessions at 50 events/s against the simulator, which agrees to permessage-deflate. Same extension "
         "and settings on both paths.",
         is_deflated=True,
-        short_plan={"workers": 10, "words": 0},
+        short_plan={"workers": 10},
     ),
     Load(
         "burst-events",

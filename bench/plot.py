@@ -78,6 +78,7 @@ def _bars(axes: Any, cells: Cells, names: tuple[str, ...], figure: str, title: s
 
 
 def _legend(axes: Any) -> None:
+    axes.grid(visible=True, axis="y", linewidth=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=6)
 
