@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import ceilings, machine, report
 from bench.cells import CELLS, SHORT, Cell
-from bench.children import CACHE, ROOT, StartError, build_tools, plain_words
+from bench.children import CACHE, ROOT, StartError, build_tools, plain_words, stop_all
 from bench.paths import PATHS
 from bench.paths import Path as Way
 from bench.peers import PEER_PATHS, UV
@@ -36,6 +36,17 @@ def main() -> int:
     build_tools()
     results = Results(machine.describe(), settings={"repeats": args.repeats, "short": args.short})
     args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        _measure(args, results, say)
+    finally:
+        stop_all()
+    if not args.short:
+        _draw(args.out, say)
+    return _judge(results)
+
+
+def _measure(args: argparse.Namespace, results: Results, say: Callable[[str], None]) -> None:
+    began_s = time.monotonic()
     if not args.only:
         results.ceilings = ceilings.measure(0.3 if args.short else 2.0)
         results.simulator = [] if args.short else ceilings.of_the_simulator()
@@ -59,9 +70,6 @@ def main() -> int:
         rig.close()
     results.facts = {**results.facts, "took": f"{time.monotonic() - began_s:.0f} s"}
     _write(args.out, results)
-    if not args.short:
-        _draw(args.out, say)
-    return _judge(results)
 
 
 def _write(out: Path, results: Results) -> None:

@@ -37,6 +37,16 @@ def plain_words(output: str) -> str:
     return re.sub(r"(?<![\w.])/(?:[\w.@+-]+/)+", ".../", words)[-300:]
 
 
+_started: "list[Child]" = []
+
+
+def stop_all() -> None:
+    """Ends whatever still runs: what was starting when the run was broken off."""
+    for child in _started:
+        child.stop()
+    _started.clear()
+
+
 class Child:
     """A running process of ours and its descendants. Its output goes to a file."""
 
@@ -65,6 +75,7 @@ class Child:
                 preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
             )
         self.pid = self._process.pid
+        _started.append(self)
 
     def wait_for(self, mark: str, limit_s: float = 120.0) -> str:
         """Waits until the output holds `mark`. Returns: the word after it. Raises: StartError."""
@@ -78,12 +89,13 @@ class Child:
             time.sleep(0.02)
 
     def check(self, end: float, complaint: str) -> None:
-        """Raises: StartError when the process has ended, or the time is up."""
+        """Ends a process whose time is up. Raises: StartError then, and when it has ended by itself."""
         ended = self._process.poll()
         if ended is None and time.monotonic() < end:
             return
         what = f"ended with {ended}" if ended is not None else complaint
         last = self.log.read_text(errors="replace")[-2000:]
+        self.stop()
         raise StartError(f"{self.name} {what}; its last words:\n{last}")
 
     @property

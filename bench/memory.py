@@ -62,6 +62,14 @@ class Memory:
         sessions = 50 if rig.is_short else self.sessions
         shape = Shape(words=200, pace_s=1.0) if self.hold == "active" else Shape(words=8)
         upstream = self._start_upstream(shape)
+        try:
+            return self._measure(rig, upstream, shape, sessions, measured)
+        finally:
+            upstream.child.stop()
+
+    def _measure(
+        self, rig: Rig, upstream: AnyUpstream, shape: Shape, sessions: int, measured: Measured
+    ) -> tuple[float, float]:
         running = start_warmline(upstream, certificate=upstream.certificate)
         try:
             empty = _settled_rss(running)
@@ -89,7 +97,6 @@ class Memory:
                 )
         finally:
             running.stop()
-            upstream.child.stop()
         each = (readings[1] - readings[0]) / sessions / KIB
         rig.say(f"{self.name}: empty {empty / KIB / KIB:.1f} MiB, each {each:.1f} KiB")
         return empty / KIB / KIB, each
