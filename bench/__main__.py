@@ -53,10 +53,12 @@ def _measure(args: argparse.Namespace, results: Results, say: Callable[[str], No
         print("\n".join(map(str, results.ceilings)), *results.simulator, sep="\n", flush=True)
     rig = Rig(Upstream(), say, args.repeats, args.short)
     try:
-        for cell in _chosen(args.only or (SHORT if args.short else ())):
+        chosen = _chosen(args.only or (SHORT if args.short else ()))
+        for number, cell in enumerate(chosen, 1):
             ways = _ways(cell, args)
             if not ways:
                 continue
+            say(f"cell {number} of {len(chosen)}: {cell.name}")
             try:
                 results.cells[cell.name] = {one.path: one for one in cell.run(rig, ways)}
             except StartError as error:
