@@ -34,11 +34,11 @@ class Capacity:
     columns: tuple[Column, ...] = (SESSIONS,)
 
     def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
-        """Climbs until a rung fails, on each path in turn, three times at most: a climb takes half a minute."""
+        """Climbs until a rung fails, on each path in turn, twice at most: a climb takes half a minute."""
         found: dict[str, list[int]] = {path.name: [] for path in paths}
         all_measured = {path.name: Measured(self.name, path.name) for path in paths}
         with rig.running(paths, lambda path: path.start(rig.upstream)) as running:
-            for _ in range(min(rig.repeats, 3)):
+            for _ in range(min(rig.repeats, 2)):
                 for name, way in running.items():
                     former = found[name][-1] if found[name] else 3
                     first = 0 if rig.is_short else max(0, former - 2)

@@ -129,11 +129,11 @@ class Cancelled:
     columns: tuple[Column, ...] = (GROWTH, AFTER, RATE, STOPPED)
 
     def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
-        """Once: it takes minutes. The traced path makes a tenth of the calls."""
+        """Once: it takes minutes. The traced path makes a twentieth of the calls."""
         return [self._on(path, rig) for path in paths]
 
     def _on(self, path: Path, rig: Rig) -> Measured:
-        calls = self.calls if path.name == "warmline" else self.calls // 10
+        calls = self.calls if path.name == "warmline" else self.calls // 20
         calls = 400 if rig.is_short else calls
         workers = 16
         measured = Measured(self.name, path.name)
@@ -142,8 +142,9 @@ class Cancelled:
         with rig.running([path], lambda path: path.start(rig.upstream)) as running:
             way = running[path.name]
             plan = {**way.plan, "workers": workers, "cancel_after": 3, "prefix": "cancelled"}
-            # The rings of recent attempts are full after this, 256 a session.
-            first = load.run({**plan, "turns": max(1, min(calls // 10, 8000) // workers)})
+            # After this the heap is as large as full rings of recent attempts make it, 256 a session. Every reading is
+            # taken with the sessions closed.
+            first = load.run({**plan, "turns": max(1, (48 if rig.is_short else 8000) // workers)})
             measured.note(first)
             before, counted = _settled_rss(way), rig.upstream.stats()
             done, elapsed_s = 0, 0.0
