@@ -9,8 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from warmline_server.core.delta import DIGEST_BYTES, Baseline, Plan, canonical, digest, digests, plan
+from warmline_server.core.delta import Baseline, Plan, canonical, digest, plan
 from warmline_server.core.events import FullReason, Mismatch
+from warmline_server.core.items import of_provider
 from warmline_server.core.lenient import NOT_JSON
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -150,19 +151,6 @@ def test_digest_of_no_json_raises(text: bytes) -> None:
         digest(text)
 
 
-def test_digests_of_output_are_those_of_its_items_in_order() -> None:
-    assert digests([b'{"a":1}', b"{}"]) == digest(b'{ "a": 1 }') + digest(b"{}")
-
-
-@pytest.mark.parametrize("garbage", [b'{"a":"\xff"}', b"[" * 5000], ids=["bytes", "deep"])
-def test_digests_of_output_that_is_no_json_count_it_as_it_came(garbage: bytes) -> None:
-    found = digests([garbage, b"{}"])
-
-    assert len(found) == 2 * DIGEST_BYTES
-    assert found[DIGEST_BYTES:] == digest(b"{}")
-    assert digests([garbage]) != digests([garbage + b" "])
-
-
 # Plans
 
 
@@ -172,7 +160,7 @@ def test_plan_applied_to_what_the_socket_holds_is_the_request(
 ) -> None:
     held = [*former, *output]
     request = [*held, *fresh] if extends else fresh
-    baseline = Baseline(SETTINGS, history_of(former) + digests(map(plain, output)), "resp-1")
+    baseline = Baseline(SETTINGS, history_of(former) + of_provider(map(plain, output)).digests, "resp-1")
 
     sent = plan(baseline, SETTINGS, history_of(request))
 
@@ -246,7 +234,7 @@ def test_plan_order_of_settings_does_not_matter() -> None:
 @pytest.mark.conformance("C-092")
 def test_plan_after_a_completed_response_builds_on_its_id_and_items() -> None:
     asked, answered, next_asked = {"role": "user"}, {"type": "message"}, {"role": "user", "content": "go on"}
-    baseline = Baseline(SETTINGS, history_of([asked]) + digests([plain(answered)]), "resp-1")
+    baseline = Baseline(SETTINGS, history_of([asked]) + of_provider([plain(answered)]).digests, "resp-1")
 
     sent = plan(baseline, SETTINGS, history_of([asked, answered, next_asked]))
 

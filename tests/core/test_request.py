@@ -7,18 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.test_items import call, output
 from warmline_server.core import delta
 from warmline_server.core.errors import CallerError, Reason
+from warmline_server.core.items import of_provider
 from warmline_server.core.request import (
-    CLIENT_CALLS,
     RESERVED_KEYS,
     base_settings,
     body,
     build,
-    check_calls,
     frame,
-    is_client_call,
-    item_head,
     parse_extra,
     warm_up,
     warm_up_frame,
@@ -30,15 +28,6 @@ WHOLE = delta.Plan()
 
 members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-def call(kind: str, call_id: str = "c1") -> bytes:
-    return json.dumps({"type": kind, "call_id": call_id}).encode()
-
-
-def output(kind: str, call_id: str = "c1") -> bytes:
-    name = "tool_search_output" if kind == "tool_search_call" else f"{kind}_output"
-    return json.dumps({"type": name, "call_id": call_id, "output": ""}).encode()
 
 
 def sent_items(text: bytes) -> list[bytes]:
@@ -105,15 +94,30 @@ def test_build_item_that_is_not_one_object_is_refused_by_its_index(item: bytes, 
     assert (raised.value.reason, raised.value.field) == (Reason.INVALID_REQUEST, f"input[{index}]")
 
 
-@pytest.mark.parametrize(("at", "field"), [(0, "transcript"), (1, "transcript"), (2, "input[0]"), (3, "input[1]")])
+@pytest.mark.parametrize(("at", "field"), [(0, "input[0]"), (1, "input[1]")])
 def test_build_index_counts_from_the_callers_first_item(at: int, field: str) -> None:
-    items = [USER] * 4
+    items = [USER] * 2
     items[at] = b"[]"
 
     with pytest.raises(CallerError) as raised:
-        build(SETTINGS, items, first_index=2)
+        build(SETTINGS, items, before=of_provider([USER, USER]))
 
     assert raised.value.field == field
+
+
+def test_build_extends_what_the_server_holds_as_if_the_caller_had_sent_it() -> None:
+    held = of_provider([USER, call("function_call")])
+
+    assert build(SETTINGS, [output("function_call")], before=held) == build(
+        SETTINGS, [USER, call("function_call"), output("function_call")]
+    )
+
+
+def test_build_call_that_the_server_holds_needs_its_output_too() -> None:
+    with pytest.raises(CallerError) as raised:
+        build(SETTINGS, [USER], before=of_provider([USER, call("function_call")]))
+
+    assert raised.value.field == "transcript"
 
 
 def test_build_setting_that_is_not_json_is_refused_by_its_name() -> None:
@@ -153,121 +157,6 @@ def test_base_settings_say_what_nobody_said(store: bool, expected: bytes) -> Non
         "store": expected,
         "prompt_cache_key": b'"a\\"b"',
     }
-
-
-# Calls and their outputs
-
-
-@pytest.mark.parametrize("kind", sorted(CLIENT_CALLS))
-def test_check_calls_call_and_output_pass_wherever_they_are(kind: str) -> None:
-    check_calls([USER, call(kind), USER, output(kind), USER])
-
-
-@pytest.mark.parametrize("kind", sorted(CLIENT_CALLS))
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_check_calls_output_without_its_call_is_found_at_any_place(kind: str, at: int) -> None:
-    items = [USER, USER]
-    items.insert(at, output(kind))
-
-    with pytest.raises(CallerError) as raised:
-        check_calls(items)
-
-    assert raised.value.field == f"input[{at}]"
-
-
-@pytest.mark.parametrize("kind", sorted(CLIENT_CALLS))
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_check_calls_call_without_its_output_is_found_at_any_place(kind: str, at: int) -> None:
-    items = [USER, USER]
-    items.insert(at, call(kind))
-
-    with pytest.raises(CallerError) as raised:
-        check_calls(items)
-
-    assert raised.value.field == f"input[{at}]"
-
-
-def test_check_calls_output_before_its_call_is_refused() -> None:
-    with pytest.raises(CallerError) as raised:
-        check_calls([output("function_call"), call("function_call")])
-
-    assert raised.value.field == "input[0]"
-
-
-def test_check_calls_output_of_another_kind_of_call_is_refused() -> None:
-    with pytest.raises(CallerError) as raised:
-        check_calls([call("custom_tool_call"), output("function_call")])
-
-    assert raised.value.field == "input[1]"
-
-
-def test_check_calls_output_of_another_call_is_refused() -> None:
-    with pytest.raises(CallerError) as raised:
-        check_calls([call("function_call", "c1"), output("function_call", "c2")])
-
-    assert raised.value.field == "input[1]"
-
-
-@pytest.mark.parametrize("call_id", [b"", b',"call_id":null', b',"call_id":""', b',"call_id":5'])
-def test_check_calls_output_without_a_usable_id_is_refused(call_id: bytes) -> None:
-    with pytest.raises(CallerError) as raised:
-        check_calls([b'{"type":"function_call_output"' + call_id + b"}"])
-
-    assert raised.value.field == "input[0]"
-
-
-def test_check_calls_parallel_calls_pass_in_any_order_of_their_outputs() -> None:
-    kinds = [("function_call", "c1"), ("function_call", "c2"), ("custom_tool_call", "c1")]
-
-    check_calls([*(call(*each) for each in kinds), *(output(*each) for each in reversed(kinds))])
-
-
-@pytest.mark.parametrize("call_id", [b"null", b'"c1"'])
-def test_check_calls_leaves_both_halves_of_the_providers_own_calls_alone(call_id: bytes) -> None:
-    search = b'{"type":"tool_search_call","execution":"server","call_id":' + call_id + b"}"
-    found = b'{"type":"tool_search_output","execution":"server","call_id":' + call_id + b"}"
-
-    check_calls([search])
-    check_calls([search, found])
-    check_calls([found])
-
-
-def test_check_calls_counts_from_the_callers_first_item() -> None:
-    with pytest.raises(CallerError) as raised:
-        check_calls([USER, USER, output("function_call")], first_index=1)
-
-    assert raised.value.field == "input[1]"
-
-
-@pytest.mark.parametrize("kind", sorted(CLIENT_CALLS))
-def test_is_client_call_of_each_kind(kind: str) -> None:
-    assert is_client_call(call(kind))
-
-
-# Nulls and unknown shapes: providers differ in what stands beside the fields that matter.
-@pytest.mark.parametrize("beside", [b'"execution":null', b'"role":null', b'"call_id":7', b'"execution":"client"'])
-def test_is_client_call_whatever_stands_beside_the_type(beside: bytes) -> None:
-    assert is_client_call(b'{"type":"function_call",' + beside + b"}")
-
-
-@pytest.mark.parametrize(
-    "item",
-    [
-        USER,
-        b'{"type":"web_search_call"}',
-        b'{"type":"tool_search_call","execution":"server"}',
-        b'{"type":"function_call_output","call_id":"c1"}',
-        b"{}",
-        b"[]",
-        b'{"type":"function_call\xff"}',
-    ],
-)
-def test_is_client_call_not_of_anything_else(item: bytes) -> None:
-    assert not is_client_call(item)
-
-
-def test_item_head_of_no_json_is_blank() -> None:
-    assert (item_head(b"[" * 5000).type, item_head(b"{").call_id) == ("", None)
 
 
 # The caller's further fields

@@ -8,7 +8,7 @@ Items are compared by JSON value, since agents write them anew: by digest of a c
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -48,22 +48,11 @@ def canonical(value: bytes) -> bytes:
 
 def digest(item: bytes) -> bytes:
     """Digest of one JSON value, the same for all its spellings. Raises: one of `lenient.NOT_JSON`."""
-    return _hash(canonical(item))
+    return raw_digest(canonical(item))
 
 
-def digests(items: Iterable[bytes]) -> bytes:
-    """The digests of output items, one after the other. One that is no JSON is not refused: it counts as it came."""
-    return b"".join(map(_digest_of_output, items))
-
-
-def _digest_of_output(item: bytes) -> bytes:
-    try:
-        return digest(item)
-    except NOT_JSON:
-        return _hash(item)
-
-
-def _hash(text: bytes) -> bytes:
+def raw_digest(text: bytes) -> bytes:
+    """Digest of bytes as they are."""
     return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
 

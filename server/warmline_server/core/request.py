@@ -11,8 +11,9 @@ import msgspec
 
 from warmline_server.core import delta
 from warmline_server.core.errors import CallerError, Reason
-from warmline_server.core.lenient import NOT_JSON, LenientDecoder, mend
-from warmline_server.core.nesting import MAX_DEPTH, is_too_deep
+from warmline_server.core.items import Conversation, check_calls, of_provider
+from warmline_server.core.lenient import NOT_JSON
+from warmline_server.core.request_reader import RequestReader
 
 # What the server itself sets; a caller that sets them too would be ignored or break the chain.
 RESERVED_KEYS = frozenset(
@@ -34,34 +35,10 @@ _FIELD_ORDER = (
     "text",
 )
 
-# Calls that the caller executes: each needs its output, and no resend may follow one that is finished (D-12).
-CLIENT_CALLS = frozenset(
-    {
-        "function_call",
-        "custom_tool_call",
-        "local_shell_call",
-        "shell_call",
-        "apply_patch_call",
-        "computer_call",
-        "tool_search_call",
-    }
-)
-# Where the output's type is not the call's plus "_output".
-_OUTPUT_SUFFIX = "_output"
-_OTHER_OUTPUTS = {"tool_search_output": "tool_search_call"}
-
 Settings = Mapping[str, bytes]
+NOTHING = Conversation()
 
 
-class _ItemHead(msgspec.Struct):
-    """The fields of an item that the server looks at."""
-
-    type: str = ""
-    call_id: str | None = None
-    execution: str = ""
-
-
-_item_head = LenientDecoder(_ItemHead)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -70,14 +47,19 @@ class ModelRequest:
     """The whole logical request of a call.
 
     `settings`: every field but `input`, each as JSON, `client_metadata` without what the server adds to it;
-    `canonical_settings` the same in canonical form; `input`: items as JSON, oldest first; `history` their digests, one
-    after the other.
+    `canonical_settings` the same in canonical form; `conversation`: its input; `history` the digests of that, one after
+    the other.
     """
 
     settings: Settings
     canonical_settings: Settings
-    input: tuple[bytes, ...]
+    conversation: Conversation
     history: bytes
+
+    @property
+    def input(self) -> tuple[bytes, ...]:
+        """Items as JSON, oldest first."""
+        return self.conversation.items
 
     @property
     def model(self) -> str:
@@ -87,9 +69,8 @@ class ModelRequest:
 
     def extended(self, items: Sequence[bytes]) -> "ModelRequest":
         """The same request with finished output items of a lost attempt at its end (D-12)."""
-        return ModelRequest(
-            self.settings, self.canonical_settings, (*self.input, *items), self.history + delta.digests(items)
-        )
+        longer = self.conversation.followed_by(of_provider(items))
+        return ModelRequest(self.settings, self.canonical_settings, longer, longer.digests)
 
 
 def base_settings(conversation_id: str, *, store: bool) -> dict[str, bytes]:
@@ -125,68 +106,34 @@ def merge(base: Settings, extra: Settings, defaults: Settings, overrides: Settin
 
 def warm_up(settings: Settings) -> ModelRequest:
     """A request without input: what a warm-up sends."""
-    return _assemble(settings, (), b"")
+    return _assemble(settings, Conversation(), RequestReader())
 
 
-def build(settings: Settings, items: Sequence[bytes], *, first_index: int = 0) -> ModelRequest:
+def build(
+    settings: Settings,
+    items: Sequence[bytes],
+    *,
+    before: Conversation = NOTHING,
+    reader: RequestReader | None = None,
+) -> ModelRequest:
     """Checks a request's parts and puts them together.
 
-    Args: `settings` in any order; `items` the whole conversation, oldest first; `first_index`: the caller's index of
-        the first item that the caller itself sent (what comes before is ours), for error texts.
+    Args: `settings` in any order; `items` what the caller sent, oldest first; `before`: what the server holds of the
+        conversation, and read before; `reader` of the lane, which knows what comes again.
     Raises: CallerError naming the setting that is not JSON, or the item that is not JSON, not an object, or lacks its
         call or its output.
     """
     if not items:
         raise CallerError(Reason.INVALID_REQUEST, "input is empty; expected at least one item", field="input")
-    history = b"".join(_digest(index - first_index, item) for index, item in enumerate(items))
-    check_calls(items, first_index=first_index)
-    return _assemble(settings, tuple(items), history)
+    reader = reader or RequestReader()
+    whole = before.followed_by(reader.read_items(items))
+    check_calls(whole.facts, first_index=len(before.items))
+    return _assemble(settings, whole, reader)
 
 
-def _assemble(settings: Settings, items: tuple[bytes, ...], history: bytes) -> ModelRequest:
+def _assemble(settings: Settings, conversation: Conversation, reader: RequestReader) -> ModelRequest:
     ordered = {name: settings[name] for name in (*_FIELD_ORDER, *settings) if name in settings}
-    canonical = {name: _canonical(name, value) for name, value in ordered.items()}
-    return ModelRequest(ordered, canonical, items, history)
-
-
-def check_calls(items: Sequence[bytes], *, first_index: int = 0) -> None:
-    """Every tool output needs its call before it, and every call that the caller executes its output.
-
-    Raises: CallerError naming the first item without its other half.
-    """
-    calls: dict[tuple[str, str], int] = {}
-    answered: set[tuple[str, str]] = set()
-    for index, item in enumerate(items):
-        head = item_head(item)
-        if head.execution == "server":  # both halves are the provider's
-            continue
-        call_type = _OTHER_OUTPUTS.get(head.type) or head.type.removesuffix(_OUTPUT_SUFFIX)
-        if head.type in CLIENT_CALLS:
-            if head.call_id is not None:
-                calls[head.type, head.call_id] = index
-        elif call_type in CLIENT_CALLS:
-            key = (call_type, head.call_id or "")
-            if not head.call_id:
-                raise _item_error(index - first_index, f"{head.type} has no call_id")
-            if key not in calls:
-                raise _item_error(
-                    index - first_index, f"{head.type} for call_id {head.call_id!r} has no call before it"
-                )
-            answered.add(key)
-    for key, index in calls.items():
-        if key not in answered:
-            raise _item_error(index - first_index, f"{key[0]} with call_id {key[1]!r} has no output")
-
-
-def item_head(item: bytes) -> _ItemHead:
-    """The routing fields of an item; blanks for those that are absent or of another kind."""
-    return _item_head.decode(item) or _item_head.decode(mend(item)[0]) or _ItemHead()
-
-
-def is_client_call(item: bytes) -> bool:
-    """Whether a finished output item is a call that the caller executes."""
-    head = item_head(item)
-    return head.type in CLIENT_CALLS and head.execution != "server"
+    return ModelRequest(ordered, reader.read_settings(ordered), conversation, conversation.digests)
 
 
 def parse_extra(request_json: bytes, reserved_metadata: frozenset[str]) -> dict[str, bytes]:
@@ -249,34 +196,11 @@ def _merged_metadata(theirs: bytes | None, ours: Mapping[str, str]) -> bytes:
     return msgspec.json.encode(merged) if merged else b""
 
 
-def _digest(index: int, item: bytes) -> bytes:
-    if not item.lstrip().startswith(b"{"):
-        raise _item_error(index, "expected one JSON object")
-    if is_too_deep(item):
-        raise _item_error(index, f"nested deeper than {MAX_DEPTH} levels")
-    try:
-        return delta.digest(item)
-    except NOT_JSON as error:
-        raise _item_error(index, f"is not JSON: {error}") from error
-
-
-def _canonical(name: str, value: bytes) -> bytes:
-    try:
-        return delta.canonical(value)
-    except NOT_JSON as error:
-        raise CallerError(Reason.INVALID_REQUEST, f"{name} is not JSON: {error}", field=name) from error
-
-
 def _decode_object(value: bytes, field: str) -> dict[str, bytes]:
     try:
         return {name: bytes(raw) for name, raw in _object(value).items()}
     except NOT_JSON as error:
         raise CallerError(Reason.INVALID_REQUEST, f"{field} is not a JSON object: {error}", field=field) from error
-
-
-def _item_error(index: int, text: str) -> CallerError:
-    field = f"input[{index}]" if index >= 0 else "transcript"
-    return CallerError(Reason.INVALID_REQUEST, f"{field}: {text}", field=field)
 
 
 def _reserved(name: str) -> CallerError:

@@ -16,7 +16,7 @@ from warmline_server.core.events import (
     ToolInputDelta,
     TurnStateSeen,
 )
-from warmline_server.core.request import is_client_call
+from warmline_server.core.items import is_client_call
 
 # What the caller may have shown or acted on: after one of these a resend is no longer invisible.
 _OUTPUT = frozenset({ItemAdded, ItemDone, TextDelta, ReasoningDelta, ReasoningSummaryDelta, ToolInputDelta})

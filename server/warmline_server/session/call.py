@@ -32,6 +32,7 @@ from warmline_server.core.events import (
     SlotOutcome,
     Transport,
 )
+from warmline_server.core.items import Conversation, of_provider
 from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus, CallOutcome, CallRecord
 from warmline_server.core.request import ModelRequest
 from warmline_server.session.attempt import Attempt
@@ -197,7 +198,7 @@ class Call:
             )
         if not spec.items:
             raise CallerError(Reason.INVALID_REQUEST, "input is empty; expected at least one item", field="input")
-        return requests.build(spec.settings, (*lane.transcript, *spec.items), first_index=len(lane.transcript))
+        return requests.build(spec.settings, spec.items, before=lane.transcript, reader=lane.reader)
 
     # One attempt
 
@@ -409,13 +410,14 @@ class Call:
         attempt, lane, request = self._attempt, self.lane, self._whole_request
         assert attempt is not None, "a terminal event belongs to an attempt"
         response, record = attempt.response, attempt.record
+        output = of_provider(response.items)
         whole = isinstance(terminal.event, Completed)
         attempt.end(AttemptStatus.COMPLETED if whole else AttemptStatus.INCOMPLETE)
         if whole and lane.acquired is not None:
-            history = request.history + delta.digests(response.items)
+            history = request.history + output.digests
             lane.baseline = delta.Baseline(request.canonical_settings, history, response.response_id)
         lane.history_position = len(request.input) + len(response.items)
-        self._keep_transcript(request.input, response.items)
+        self._keep_transcript(request.conversation.followed_by(output))
         self.completed = True
         self.record.outcome = CallOutcome.COMPLETED if whole else CallOutcome.INCOMPLETE
         self.record.response_id = response.response_id
@@ -429,7 +431,7 @@ class Call:
             lane.history_position,
         )
 
-    def _keep_transcript(self, items: tuple[bytes, ...], output: Sequence[bytes]) -> None:
+    def _keep_transcript(self, conversation: Conversation) -> None:
         """Holds the conversation for APPEND calls, on lanes that make them, within the limit."""
         lane, session = self.lane, self.session
         lane.transcript = None
@@ -437,9 +439,8 @@ class Call:
             limit = session.around.limits.max_transcript_bytes
             wish = session.config.max_transcript_bytes
             limit = limit if wish is None else min(limit, wish)
-            whole = (*items, *output)
-            if sum(map(len, whole)) <= limit:
-                lane.transcript = whole
+            if sum(map(len, conversation.items)) <= limit:
+                lane.transcript = conversation
 
     def note_turn_state(self, token: str | None) -> None:
         """A routing token was told, or (None) was not."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from warmline_server.core.delta import Baseline
 from warmline_server.core.errors import Reason, ServiceError
+from warmline_server.core.items import Conversation
+from warmline_server.core.request_reader import RequestReader
 from warmline_server.core.turn_state import TurnState
 from warmline_server.session.keeper import Acquisition
 
@@ -18,16 +20,17 @@ class Lane:
 
     `acquired` is the lane's socket between calls and while one runs, None when it has none; `baseline` dies with it;
     `generation` is the window that the socket was opened in. `transcript` is the conversation that APPEND calls build
-    on, None when it is not held.
+    on, None when it is not held; `reader` knows the last request again.
     """
 
-    def __init__(self, name: str, *, turn_state_ttl_s: float, max_waiting: int) -> None:
+    def __init__(self, name: str, reader: RequestReader, *, turn_state_ttl_s: float, max_waiting: int) -> None:
         self.name = name
+        self.reader = reader
         self.turn_state = TurnState(turn_state_ttl_s)
         self.acquired: Acquisition | None = None
         self.baseline: Baseline | None = None
         self.generation = 0
-        self.transcript: tuple[bytes, ...] | None = ()
+        self.transcript: Conversation | None = Conversation()
         self.uses_append = False
         self.history_position = 0
         self.running: Call | None = None

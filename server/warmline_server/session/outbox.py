@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Sequence
 
 from warmline_server.core.events import Emission, ItemDone, ModelEvent, ServiceEvent
-from warmline_server.core.request import is_client_call
+from warmline_server.core.items import is_client_call
 from warmline_server.session.call_spec import Sink
 
 

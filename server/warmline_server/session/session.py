@@ -20,9 +20,11 @@ from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig, WarmUp
 from warmline_server.core.errors import CallerError, Heal, Reason, ServiceError, UpstreamFailure, WarmlineError
 from warmline_server.core.events import RateLimits, Transport
+from warmline_server.core.items import of_provider
 from warmline_server.core.rate_limits import MAX_FAMILIES
 from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecord
 from warmline_server.core.request import Settings, base_settings, build, merge
+from warmline_server.core.request_reader import RequestReader
 from warmline_server.core.slot import SlotState
 from warmline_server.session.attempt import IdleWatch
 from warmline_server.session.call import Call
@@ -154,8 +156,9 @@ class Session:
             raise ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed")
         self._claim_request_id(spec.request_id)
         # Before the lane, so that a request that is wrong leaves none behind.
-        whole = build(spec.settings, spec.items) if spec.append_at is None else None
-        call = Call(self, self._lane(spec.lane), spec, sink, record, whole)
+        reader = self.lanes[spec.lane].reader if spec.lane in self.lanes else RequestReader()
+        whole = build(spec.settings, spec.items, reader=reader) if spec.append_at is None else None
+        call = Call(self, self._lane(spec.lane, reader), spec, sink, record, whole)
         self._calls[spec.request_id] = call
         self.touch()
         try:
@@ -201,7 +204,7 @@ class Session:
         while len(self._completed) > REMEMBERED_REQUESTS:
             self._completed.popitem(last=False)
 
-    def _lane(self, name: str) -> Lane:
+    def _lane(self, name: str, reader: RequestReader) -> Lane:
         lane = self.lanes.get(name)
         if lane is None:
             limit = self.around.limits.max_lanes
@@ -215,6 +218,7 @@ class Session:
                 )
             lane = self.lanes[name] = Lane(
                 name,
+                reader,
                 turn_state_ttl_s=self.around.limits.max_turn_duration_s,
                 max_waiting=self.around.limits.max_waiting_calls_per_lane,
             )
@@ -230,7 +234,7 @@ class Session:
         lane = self.lanes.get(lane_name)
         held = lane is not None and not items
         if lane is not None and held:
-            items = lane.transcript or ()
+            items = lane.transcript.items if lane.transcript is not None else ()
         facts = self.facts(
             await self.around.turn_metadata.get(b""), turn_state=None, request_id=str(uuid.uuid4()), turn_id=turn_id
         )
@@ -239,7 +243,7 @@ class Session:
         if compacted.items:
             self.advance_window(None)
             if lane is not None and held:
-                lane.transcript, lane.history_position = compacted.items, len(compacted.items)
+                lane.transcript, lane.history_position = of_provider(compacted.items), len(compacted.items)
         return compacted
 
     async def summarize(self, model: str, effort: str | None, traces: Sequence[Trace]) -> Summaries:

@@ -8,11 +8,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from warmline_server.core import delta, outgoing
+from warmline_server.core import outgoing
 from warmline_server.core import request as requests
 from warmline_server.core.delta import Baseline
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.core.events import Completed, Emission, FullReason, RateLimits, SlotOutcome, Transport
+from warmline_server.core.items import of_provider
 from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus
 from warmline_server.session.attempt import Attempt
 from warmline_server.session.handshake import Handshake
@@ -94,7 +95,7 @@ class WarmUpRequest:
         whole = isinstance(terminal.event, Completed)
         attempt.end(AttemptStatus.COMPLETED if whole else AttemptStatus.INCOMPLETE)
         if whole:
-            history = request.history + delta.digests(attempt.response.items)
+            history = request.history + of_provider(attempt.response.items).digests
             self._handshake.baseline = Baseline(request.canonical_settings, history, attempt.response.response_id)
         return terminal
 

@@ -11,9 +11,9 @@ from warmline_server.core import delta, failures, outgoing, rate_limits, receive
 from warmline_server.core.errors import Reason, UpstreamFailure
 from warmline_server.core.events import Emission, ItemAdded, ItemDone, RateLimits, Transport, TurnStateSeen
 from warmline_server.core.frames import FrameReader
+from warmline_server.core.items import is_client_call, of_provider
 from warmline_server.core.nesting import MAX_DEPTH
 from warmline_server.core.received_headers import LONGEST_ID
-from warmline_server.core.request import is_client_call
 from warmline_server.core.response import Response
 from warmline_server.rpc import status
 from warmline_server.rpc.encode import Encoder
@@ -54,7 +54,7 @@ def check_events(data: bytes) -> None:
     assert len(reader.response_id) <= LONGEST_ID
     assert len(reader.response_model) <= LONGEST_ID
     assert len(reader.server_model) <= LONGEST_ID
-    assert len(delta.digests(response.items)) == len(response.items) * delta.DIGEST_BYTES
+    assert len(of_provider(response.items).digests) == len(response.items) * delta.DIGEST_BYTES
 
 
 def _check_verbatim(emission: Emission, payload: bytes) -> None:
