@@ -5,7 +5,6 @@ have none, tracebacks are printed without the texts of foreign exceptions, and l
 kept above the level at which they do.
 """
 
-import json
 import logging
 import logging.handlers
 import queue
@@ -15,6 +14,7 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
+import msgspec
 import structlog
 
 from warmline_server.core.errors import Reason, WarmlineError
@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 QUIET = ("websockets", "httpx", "httpcore", "hpack", "grpc")
 # Lines that wait for the writing thread; beyond that the newest are dropped and counted.
 MAX_WAITING_LINES = 10_000
+# How long the writing thread lets lines gather.
+PAUSE_S = 0.05
 # A reader that stalls may not keep the process from ending.
 CLOSE_S = 1.0
 
@@ -46,6 +48,7 @@ class LogPipe:
 
     def __init__(self, formatter: logging.Formatter, level: int, stream: TextIO) -> None:
         self._lines: queue.Queue[logging.LogRecord | None] = queue.Queue(MAX_WAITING_LINES)
+        self._closing = threading.Event()
         self._handler = _Enqueue(self._lines)
         self._writer = logging.StreamHandler(stream)
         self._writer.setFormatter(formatter)
@@ -63,6 +66,7 @@ class LogPipe:
 
     def close(self) -> None:
         """Writes what waits, for at most CLOSE_S."""
+        self._closing.set()
         self._root.removeHandler(self._handler)
         self._root.setLevel(self._former_level)
         try:
@@ -72,8 +76,17 @@ class LogPipe:
         self._thread.join(CLOSE_S)
 
     def _write(self) -> None:
-        while (record := self._lines.get()) is not None:
-            self._writer.handle(record)
+        """Waits for a line, then a moment for those that follow: to be woken by each would cost more than it says."""
+        record = self._lines.get()
+        while record is not None:
+            self._closing.wait(PAUSE_S)
+            while record is not None:
+                self._writer.handle(record)
+                try:
+                    record = self._lines.get_nowait()
+                except queue.Empty:
+                    record = self._lines.get()
+                    break
 
 
 class _Enqueue(logging.handlers.QueueHandler):
@@ -119,10 +132,14 @@ def _formatter(*, text: bool, colors: bool) -> logging.Formatter:
     if text:
         renderer = structlog.dev.ConsoleRenderer(colors=colors)
     else:
-        renderer = structlog.processors.JSONRenderer(serializer=json.dumps, default=str, ensure_ascii=False)
+        renderer = structlog.processors.JSONRenderer(serializer=_json)
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=chain, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
     )
+
+
+def _json(event: object, **_: object) -> str:
+    return msgspec.json.encode(event, enc_hook=str).decode()
 
 
 def _without_reprs(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -165,10 +182,12 @@ class LogObserver(Observer):
         _log.info("session closed", extra=_of_session(session) | {"reason": reason})
 
     def slot_changed(self, session: SessionRecord, former: str, state: str) -> None:
-        _log.debug("slot changed", extra=_of_session(session) | {"former": former, "state": state})
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("slot changed", extra=_of_session(session) | {"former": former, "state": state})
 
     def call_started(self, call: CallRecord) -> None:
-        _log.debug("call started", extra=_of_call(call))
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("call started", extra=_of_call(call))
 
     def call_ended(self, call: CallRecord) -> None:
         error = call.error
@@ -185,7 +204,8 @@ class LogObserver(Observer):
         _log.info("call refused", extra={"reason": str(reason)})
 
     def connect_started(self, connect: ConnectRecord) -> None:
-        _log.debug("connect started", extra=_of_connect(connect))
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("connect started", extra=_of_connect(connect))
 
     def connect_ended(self, connect: ConnectRecord) -> None:
         level = logging.DEBUG if connect.error is None else logging.WARNING
@@ -197,13 +217,17 @@ class LogObserver(Observer):
         _log.log(level, "connect ended", extra=fields)
 
     def socket_closed(self, connect: ConnectRecord, cause: str, code: int | None) -> None:
-        _log.debug("socket closed", extra=_of_connect(connect) | {"cause": cause, "close_code": code})
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("socket closed", extra=_of_connect(connect) | {"cause": cause, "close_code": code})
 
     def attempt_started(self, attempt: AttemptRecord) -> None:
-        _log.debug("attempt started", extra=_of_attempt(attempt))
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("attempt started", extra=_of_attempt(attempt))
 
     def attempt_ended(self, attempt: AttemptRecord) -> None:
         level = logging.WARNING if attempt.status is AttemptStatus.FAILED else logging.DEBUG
+        if not _log.isEnabledFor(level):
+            return
         fields = _of_attempt(attempt) | _of_error(attempt.error) | _took(attempt.started_at_s, attempt.ended_at_s)
         fields |= {"status": attempt.status.name.lower(), "http_status": attempt.http_status}
         _log.log(level, "attempt ended", extra=fields | _ids(attempt.response_id, attempt.upstream_request_id))
