@@ -52,6 +52,7 @@ IO = frozenset(
     ]
 )
 
+IDS = "warmline_server.ids"
 CORE, CLOCK, SETTINGS = "warmline_server.core", "warmline_server.clock", "warmline_server.settings"
 TRANSPORT, SESSION = "warmline_server.transport", "warmline_server.session"
 CREDENTIALS, OBSERVE, RPC = "warmline_server.credentials", "warmline_server.observe", "warmline_server.rpc"
@@ -60,19 +61,20 @@ CALLERS, WATCHED_FILE = "warmline_server.callers", "warmline_server.watched_file
 RULES = {
     CORE: Rule(others=("msgspec",), not_standard=IO),
     CLOCK: Rule(),
+    IDS: Rule(),
     WATCHED_FILE: Rule(),
     SETTINGS: Rule(others=("msgspec",)),
     TRANSPORT: Rule(ours=(CORE, CLOCK), others=("zstandard",)),
     CREDENTIALS: Rule(ours=(CORE, CLOCK, SETTINGS, WATCHED_FILE), others=("msgspec",)),
     CALLERS: Rule(ours=(CORE, CLOCK, SETTINGS, WATCHED_FILE), others=("cryptography", "jwt", "msgspec")),
-    SESSION: Rule(ours=(CORE, CLOCK, SETTINGS, TRANSPORT, CREDENTIALS), others=("msgspec",)),
+    SESSION: Rule(ours=(CORE, CLOCK, IDS, SETTINGS, TRANSPORT, CREDENTIALS), others=("msgspec",)),
     # What leaves the process about us sees records and steps, never the session behind them, and no gRPC.
     OBSERVE: Rule(
         ours=(CORE, SETTINGS, f"{SESSION}.observer"),
         others=("msgspec", "opentelemetry", "prometheus_client", "structlog"),
     ),
     RPC: Rule(
-        ours=(CORE, CLOCK, SESSION, OBSERVE, CALLERS, "warmline.v1"),
+        ours=(CORE, CLOCK, IDS, SESSION, OBSERVE, CALLERS, "warmline.v1"),
         others=("grpc", "google", "msgspec", "opentelemetry"),
     ),
     "warmline_server.app": Rule(

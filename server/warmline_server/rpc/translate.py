@@ -20,6 +20,7 @@ from warmline_server.core.nesting import MAX_DEPTH, is_too_deep
 from warmline_server.core.request import parse_extra
 from warmline_server.core.retry import RetryMode
 from warmline_server.core.slot import SlotState
+from warmline_server.ids import new_id
 from warmline_server.rpc import translate_events
 from warmline_server.session.call_spec import OnBusy
 from warmline_server.session.lane import Lane
@@ -93,7 +94,7 @@ def name(value: str, field: str, *, blank_is: str | None = None) -> str:
 def identifier(value: str, field: str) -> str:
     """A turn's or request's id, made here when blank."""
     if not value:
-        return str(uuid.uuid4())
+        return new_id()
     if not _PRINTABLE.fullmatch(value):
         raise invalid(field, "expected 1 to 128 printable ASCII characters")
     return value
@@ -117,6 +118,11 @@ def seconds(message: duration_pb2.Duration, field: str, *, zero_allowed: bool) -
     return value
 
 
+def given(message: types.SessionConfig) -> bytes:
+    """A config as it was given, in a form that is equal for equal configs."""
+    return message.SerializeToString(deterministic=True)
+
+
 def config(message: types.SessionConfig, field: str) -> SessionConfig:
     """A session's config. Raises: CallerError naming the field that is wrong."""
     lineage, limits = message.lineage, message.limits
@@ -127,7 +133,7 @@ def config(message: types.SessionConfig, field: str) -> SessionConfig:
     if lineage.sub_agent_label and not _LABEL.fullmatch(lineage.sub_agent_label):
         raise invalid(f"{field}.lineage.sub_agent_label", "expected up to 64 printable ASCII characters")
     return SessionConfig(
-        given=message.SerializeToString(deterministic=True),
+        given=given(message),
         upstream=message.upstream,
         warm_up=choice(WARM_UPS, message.warm_up, f"{field}.warm_up"),
         conversation_id=message.conversation_id,

@@ -8,6 +8,7 @@ import grpc
 
 from warmline.v1 import turn_service_pb2 as pb
 from warmline.v1 import turn_service_pb2_grpc as pb_grpc
+from warmline.v1 import types_pb2 as types
 from warmline_server.core.errors import CallerError, Reason, ServiceError, WarmlineError
 from warmline_server.core.records import CallRecord
 from warmline_server.rpc import status, translate
@@ -88,8 +89,7 @@ class TurnService(pb_grpc.TurnServiceServicer):
         translate.choice(dict.fromkeys(pb.DisconnectMode.values()), request.on_disconnect, "on_disconnect")
         tenant, created = tenant_of(context), False
         if request.HasField("session_config"):
-            config = translate.config(request.session_config, "session_config")
-            session, created = self._registry.create(tenant, session_id, config, config_field="session_config")
+            session, created = self._create(tenant, session_id, request.session_config)
         else:
             session = self._registry.find(tenant, session_id)
         try:
@@ -101,6 +101,14 @@ class TurnService(pb_grpc.TurnServiceServicer):
                 self._registry.close(session, "refused")
             raise
         return session, spec
+
+    def _create(self, tenant: str, session_id: str, message: types.SessionConfig) -> tuple[Session, bool]:
+        """As `Registry.create`; a config that came before is not read again."""
+        session = self._registry.known(tenant, session_id, translate.given(message))
+        if session is not None:
+            return session, False
+        config = translate.config(message, "session_config")
+        return self._registry.create(tenant, session_id, config, config_field="session_config")
 
     def _spec(self, request: pb.StreamTurnRequest, session: Session, context: Context, *, created: bool) -> CallSpec:
         overrides = translate.options(request.options, "options")

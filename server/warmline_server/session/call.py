@@ -5,7 +5,6 @@ whatever ends a call stops the upstream read, closes the books and drops a socke
 """
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from warmline_server.core.events import (
 from warmline_server.core.items import Conversation, of_provider
 from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus, CallOutcome, CallRecord
 from warmline_server.core.request import ModelRequest
+from warmline_server.ids import new_id
 from warmline_server.session.attempt import Attempt
 from warmline_server.session.call_spec import CallerGone, CallSpec, OnBusy, Sink
 from warmline_server.session.keeper import Acquisition, HandshakeUnanswered
@@ -335,7 +335,7 @@ class Call:
     def _new_record(self, transport: Transport, plan: delta.Plan, acquisition: Acquisition | None) -> AttemptRecord:
         session, former = self.session, self.record.attempts
         record = AttemptRecord(
-            attempt_id=str(uuid.uuid4()),
+            attempt_id=new_id(),
             session=session.record,
             call=self.record,
             number=len(former) + 1,

@@ -1,7 +1,6 @@
 """All sessions of the server: found by tenant and id, made within limits, closed when nobody uses them."""
 
 import asyncio
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -9,6 +8,7 @@ from warmline_server.clock import Timer
 from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig
 from warmline_server.core.errors import CallerError, Reason, ServiceError
+from warmline_server.ids import new_id
 from warmline_server.session.session import USER_AGENT, VERSION, Session, Surroundings
 from warmline_server.session.tenants import Admission, Tenants
 from warmline_server.session.unary import Models, UnaryCalls
@@ -70,6 +70,11 @@ class Registry:
         self._watch_expiry(session)
         return session, True
 
+    def known(self, tenant: str, session_id: str, given: bytes) -> Session | None:
+        """The tenant's session that was made with this very config; None when there is none, or with another."""
+        session = self._sessions.get((tenant, session_id))
+        return session if session is not None and session.config.given == given else None
+
     def find(self, tenant: str, session_id: str) -> Session:
         """The tenant's session. Raises: CallerError SESSION_NOT_FOUND."""
         session = self._sessions.get((tenant, session_id))
@@ -112,7 +117,7 @@ class Registry:
         facts = outgoing.Facts(
             dialect=profile.dialect,
             conversation_id="",
-            request_id=str(uuid.uuid4()),
+            request_id=new_id(),
             originator=profile.originator,
             user_agent=profile.user_agent or USER_AGENT,
         )

@@ -7,7 +7,6 @@ from it and gives back.
 import asyncio
 import importlib.metadata
 import random
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from warmline_server.core.records import CallRecord, ConnectRecord, SessionRecor
 from warmline_server.core.request import Settings, base_settings, build, merge
 from warmline_server.core.request_reader import RequestReader
 from warmline_server.core.slot import SlotState
+from warmline_server.ids import new_id
 from warmline_server.session.attempt import IdleWatch
 from warmline_server.session.call import Call
 from warmline_server.session.call_spec import CallSpec, Sink
@@ -85,7 +85,7 @@ class Session:
         self.observer = around.observer
         self.record = SessionRecord(
             session_id=session_id,
-            conversation_id=config.conversation_id or str(uuid.uuid4()),
+            conversation_id=config.conversation_id or new_id(),
             tenant=tenant,
             upstream=upstream.name,
             provider=upstream.profile.provider,
@@ -236,7 +236,7 @@ class Session:
         if lane is not None and held:
             items = lane.transcript.items if lane.transcript is not None else ()
         facts = self.facts(
-            await self.around.turn_metadata.get(b""), turn_state=None, request_id=str(uuid.uuid4()), turn_id=turn_id
+            await self.around.turn_metadata.get(b""), turn_state=None, request_id=new_id(), turn_id=turn_id
         )
         settings = self.settings({}, overrides)
         compacted = await self._unary.compact(settings, items, facts)
@@ -248,7 +248,7 @@ class Session:
 
     async def summarize(self, model: str, effort: str | None, traces: Sequence[Trace]) -> Summaries:
         """Has the provider summarize traces into memories. Raises: WarmlineError. Cancel: the request is dropped."""
-        facts = self.facts(b"", turn_state=None, request_id=str(uuid.uuid4()))
+        facts = self.facts(b"", turn_state=None, request_id=new_id())
         if not model:
             model = msgspec.json.decode(self.config.defaults.get("model", b'""'), type=str)
         if not model:
@@ -280,7 +280,7 @@ class Session:
         Args: `warm_up_request`: settings of the request that follows on the open socket; None: none does.
         """
         record = ConnectRecord(
-            connection_id=str(uuid.uuid4()),
+            connection_id=new_id(),
             session=self.record,
             call=call.record if call is not None else None,
             started_unix_ns=self.clock.unix_ns(),

@@ -4,7 +4,6 @@ Its response id and settings become the socket's baseline, so that the first tur
 attempt of its own kind: its tokens are told as a warm-up's, never as a turn's. Source: conformance C-020 to C-027.
 """
 
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from warmline_server.core.errors import UpstreamFailure
 from warmline_server.core.events import Completed, Emission, FullReason, RateLimits, SlotOutcome, Transport
 from warmline_server.core.items import of_provider
 from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus
+from warmline_server.ids import new_id
 from warmline_server.session.attempt import Attempt
 from warmline_server.session.handshake import Handshake
 from warmline_server.transport.websocket import WebSocket
@@ -68,7 +68,7 @@ class WarmUpRequest:
     def _new_record(self, socket: WebSocket) -> AttemptRecord:
         session = self._session
         return AttemptRecord(
-            attempt_id=str(uuid.uuid4()),
+            attempt_id=new_id(),
             session=session.record,
             call=None,
             number=0,
