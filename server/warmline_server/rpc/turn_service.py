@@ -22,6 +22,10 @@ from warmline_server.session.session import Session
 
 _log = logging.getLogger(__name__)
 
+_EVENT_MODES = dict.fromkeys(pb.EventMode.values())
+_DISCONNECT_MODES = dict.fromkeys(pb.DisconnectMode.values())
+_INPUT_MODES = dict.fromkeys(pb.InputMode.values())
+
 # The generated servicer's context is of both kinds, sync and aio; ours is aio.
 Context = Any
 
@@ -85,8 +89,8 @@ class TurnService(pb_grpc.TurnServiceServicer):
         _refuse_later_fields(request)
         session_key(context, request.session_id)
         session_id = translate.name(request.session_id, "session_id")
-        translate.choice(dict.fromkeys(pb.EventMode.values()), request.events, "events")
-        translate.choice(dict.fromkeys(pb.DisconnectMode.values()), request.on_disconnect, "on_disconnect")
+        translate.choice(_EVENT_MODES, request.events, "events")
+        translate.choice(_DISCONNECT_MODES, request.on_disconnect, "on_disconnect")
         tenant, created = tenant_of(context), False
         if request.HasField("session_config"):
             session, created = self._create(tenant, session_id, request.session_config)
@@ -112,7 +116,7 @@ class TurnService(pb_grpc.TurnServiceServicer):
 
     def _spec(self, request: pb.StreamTurnRequest, session: Session, context: Context, *, created: bool) -> CallSpec:
         overrides = translate.options(request.options, "options")
-        translate.choice(dict.fromkeys(pb.InputMode.values()), request.input_mode, "input_mode")
+        translate.choice(_INPUT_MODES, request.input_mode, "input_mode")
         remaining_s = context.time_remaining()
         now_s = self._registry.around.clock.now_s()
         return CallSpec(

@@ -129,13 +129,17 @@ class Call:
 
     def _set_timers(self) -> None:
         clock, spec = self.session.clock, self.spec
-        too_long = ServiceError(
-            Reason.MAX_DURATION_EXCEEDED, f"the call did not end within its max_duration of {spec.max_duration_s:g} s"
-        )
-        self._timers.append(clock.call_at(self.record.started_at_s + spec.max_duration_s, lambda: self.stop(too_long)))
+        self._timers.append(clock.call_at(self.record.started_at_s + spec.max_duration_s, self._too_long))
         if spec.deadline_at_s is not None:
-            late = ServiceError(Reason.DEADLINE_EXCEEDED, "the call did not end within its deadline")
-            self._timers.append(clock.call_at(spec.deadline_at_s, lambda: self.stop(late)))
+            self._timers.append(clock.call_at(spec.deadline_at_s, self._too_late))
+
+    def _too_long(self) -> None:
+        limit_s = self.spec.max_duration_s
+        text = f"the call did not end within its max_duration of {limit_s:g} s"
+        self.stop(ServiceError(Reason.MAX_DURATION_EXCEEDED, text))
+
+    def _too_late(self) -> None:
+        self.stop(ServiceError(Reason.DEADLINE_EXCEEDED, "the call did not end within its deadline"))
 
     # In the lane
 
