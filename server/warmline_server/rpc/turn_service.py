@@ -22,9 +22,9 @@ from warmline_server.session.session import Session
 
 _log = logging.getLogger(__name__)
 
-_EVENT_MODES = dict.fromkeys(pb.EventMode.values())
-_DISCONNECT_MODES = dict.fromkeys(pb.DisconnectMode.values())
-_INPUT_MODES = dict.fromkeys(pb.InputMode.values())
+_EVENT_MODES: dict[int, None] = dict.fromkeys(pb.EventMode.values())
+_DISCONNECT_MODES: dict[int, None] = dict.fromkeys(pb.DisconnectMode.values())
+_INPUT_MODES: dict[int, None] = dict.fromkeys(pb.InputMode.values())
 
 # The generated servicer's context is of both kinds, sync and aio; ours is aio.
 Context = Any
