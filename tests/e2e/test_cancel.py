@@ -241,40 +241,6 @@ async def test_deadline_is_kept_by_the_server_too() -> None:
     assert (refusal.code, refusal.reason) == (CODE.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 
-# One event is larger than what HTTP/2 takes from a sender whose reader does not read.
-EVENT_BYTES, EVENTS = 1_000_000, 200
-
-
-@pytest.mark.parametrize("http", [False, True], ids=["WebSocket", "HTTP"])
-async def test_reader_that_does_not_read_holds_up_the_upstream_and_is_ended(http: bool) -> None:
-    reply = Reply(events=[ev.created(), *[ev.text_delta("x" * EVENT_BYTES)] * EVENTS, ev.completed()])
-    script = Script(posts=[reply] if http else [], creates=[] if http else [reply])
-    session_config = config(fallback_policy=types.FallbackPolicy(http_only=http))
-    async with open_line(script, limits={"slow_reader_s": 0.4}, compression=False) as line:
-        call = line.client.turns.StreamTurn(turn_request("one", session_config=session_config, turn_id="t"))
-        await call.read()
-        await line.sim.wait_for_aborts(1)
-        sent = line.sim.requests[0].events_sent
-        told = await refused(call)
-        await completed(line, turn_request("one"))
-
-    assert sent < EVENTS / 4, "the upstream was held up, not read into memory"
-    assert (told.code, told.reason, told.retry_after_s) == (CODE.RESOURCE_EXHAUSTED, "SLOW_READER", None)
-    assert told.ids["turn_id"] == "t"
-
-
-async def test_reader_that_is_slow_but_reads_gets_everything() -> None:
-    whole = [ev.created(), *[ev.text_delta("x" * 100_000)] * 30, ev.completed()]
-    async with open_line(Script(creates=[Reply(events=whole)]), limits={"slow_reader_s": 0.4}) as line:
-        call: Any = line.client.turns.StreamTurn(turn_request("one", session_config=config()))
-        texts = 0
-        while (message := await call.read()) is not grpc.aio.EOF:
-            texts += sum(len(event.text_delta.delta) for event in message.events)
-            await asyncio.sleep(0.02)  # the reader's own work, not a wait for anything
-
-    assert texts == 30 * 100_000
-
-
 CLIENT = """
 import asyncio, sys, warmline
 async def main():

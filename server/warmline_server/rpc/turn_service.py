@@ -9,10 +9,12 @@ import grpc
 from warmline.v1 import turn_service_pb2 as pb
 from warmline.v1 import turn_service_pb2_grpc as pb_grpc
 from warmline.v1 import types_pb2 as types
+from warmline_server.clock import TimeLimit
 from warmline_server.core.errors import CallerError, Reason, ServiceError, WarmlineError
 from warmline_server.core.records import CallRecord
 from warmline_server.rpc import status, translate
 from warmline_server.rpc.callers import tenant_of
+from warmline_server.rpc.cut import cut_rpc
 from warmline_server.rpc.edge import answered, session_key
 from warmline_server.rpc.sink import GrpcSink
 from warmline_server.rpc.tracing_interceptor import current_rpc_trace_carrier
@@ -25,6 +27,9 @@ _log = logging.getLogger(__name__)
 _EVENT_MODES: dict[int, None] = dict.fromkeys(pb.EventMode.values())
 _DISCONNECT_MODES: dict[int, None] = dict.fromkeys(pb.DisconnectMode.values())
 _INPUT_MODES: dict[int, None] = dict.fromkeys(pb.InputMode.values())
+
+# A choice: a reader that was too slow, and comes back, needs a while for the messages before its status.
+LEAST_STATUS_WAIT_S = 10.0
 
 # The generated servicer's context is of both kinds, sync and aio; ours is aio.
 Context = Any
@@ -39,6 +44,7 @@ class TurnService(pb_grpc.TurnServiceServicer):
     async def StreamTurn(self, request: pb.StreamTurnRequest, context: Context) -> None:  # type: ignore[override]
         """One call. The status is sent last and once, outside of everything that could catch it."""
         record: CallRecord | None = None
+        sink: GrpcSink | None = None
         try:
             session, spec = self._admit(request, context)
         except WarmlineError as error:
@@ -60,8 +66,28 @@ class TurnService(pb_grpc.TurnServiceServicer):
             except Exception:  # noqa: BLE001 - as above
                 _log.exception("a call failed for a fault of this server", extra={"request_id": spec.request_id})
                 failure = status.internal()
-            await sink.settled()
-        await _abort(context, failure, record)
+        await self._end(context, failure, record, sink)
+
+    async def _end(
+        self, context: Context, failure: WarmlineError, record: CallRecord | None, sink: GrpcSink | None
+    ) -> None:
+        """Sends the status. A reader that leaves it waiting behind messages for too long is cut off instead."""
+        # It holds the frames of this very RPC: a circle that would keep everything until the collector comes by.
+        failure.__traceback__ = None
+        around = self._registry.around
+        slow_reader_s = around.limits.slow_reader_s
+        limit_s = max(slow_reader_s, LEAST_STATUS_WAIT_S)
+        try:
+            async with TimeLimit(around.clock, around.clock.now_s() + limit_s if slow_reader_s > 0 else None):
+                if sink is not None:
+                    await sink.settled()
+                await _abort(context, failure, record)
+        except TimeoutError:
+            handler = asyncio.current_task()
+            assert handler is not None, "an RPC is served by a task"
+            cut = cut_rpc(handler)
+            _log.warning("a caller took no status", extra={"reason": failure.reason.value, "cut": cut})
+            raise asyncio.CancelledError from None
 
     async def _run(self, session: Session, spec: CallSpec, record: CallRecord, sink: GrpcSink) -> None:
         try:
