@@ -19,7 +19,7 @@ from warmline_server.core.errors import Reason
 from warmline_server.core.events import SlotOutcome
 from warmline_server.core.records import AttemptStatus, CallOutcome
 from warmline_server.observe import loop_lag, metric_table, metrics
-from warmline_server.observe.loop_lag import LoopLag
+from warmline_server.observe.loop_lag import LoopLag, observe_tasks
 from warmline_server.observe.metric_table import Kind
 from warmline_server.observe.metrics import GenAiNames, MetricsObserver, observe_dropped
 from warmline_server.observe.setup import TelemetryError, open_telemetry
@@ -231,6 +231,7 @@ def test_switch_chooses_the_generation_of_names(genai: GenAiNames, wanted: Any, 
 async def test_every_metric_of_the_table_is_emitted_with_its_attributes_and_no_other() -> None:
     metered = Metered(GenAiNames.BOTH)
     observe_dropped(metered.provider, lambda: 3)
+    observe_tasks(metered.provider, asyncio.get_running_loop())
     _everything(metered)
     call = metered.play.start(kit.call(metered.session))
     call.held_s = 0.001
@@ -272,6 +273,22 @@ async def test_blocked_loop_shows_as_lag(metered: Metered, monkeypatch: pytest.M
 
     ((_, point),) = metered.points("warmline.event_loop.lag")
     assert point.max >= 0.04
+
+
+async def test_tasks_of_the_loop_are_counted_from_the_readers_thread_until_they_have_ended(metered: Metered) -> None:
+    observe_tasks(metered.provider, asyncio.get_running_loop())
+
+    async def count() -> float:
+        ((_, point),) = await asyncio.to_thread(metered.points, "warmline.event_loop.tasks")
+        return float(point.value)
+
+    before, gate = await count(), asyncio.Event()
+    tasks = [asyncio.create_task(gate.wait()) for _ in range(3)]
+    during = await count()
+    gate.set()
+    await asyncio.gather(*tasks)
+
+    assert (during - before, await count() - before) == (3, 0)
 
 
 async def test_scraper_reads_the_metrics() -> None:

@@ -140,6 +140,7 @@ QUEUE_BYTES = Metric(
     "warmline.queue.bytes", Kind.GAUGE, "By", "Payload read from upstream and not yet written to callers"
 )
 LOOP_LAG = _seconds("warmline.event_loop.lag", "How late a timer of the event loop fired", buckets=OWN_BUCKETS_S)
+LOOP_TASKS = Metric("warmline.event_loop.tasks", Kind.GAUGE, "{task}", "Tasks of the event loop that have not ended")
 BUNDLE_DROPPED = Metric(
     "warmline.bundle.dropped", Kind.COUNTER, "{event}", "Bundle events lost to a full queue or a failing disk"
 )

@@ -40,7 +40,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from warmline_server.observe.attributes import Capture
 from warmline_server.observe.bundle.writer import BundleObserver
 from warmline_server.observe.logs import LogObserver
-from warmline_server.observe.loop_lag import LoopLag
+from warmline_server.observe.loop_lag import LoopLag, observe_tasks
 from warmline_server.observe.metrics import GenAiNames, MetricsObserver, observe_dropped
 from warmline_server.observe.ring import InferenceRing
 from warmline_server.observe.tracing import TracingObserver
@@ -140,6 +140,7 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
         observers.append(bundles)
         closings.append(_Closing("bundles", bundles.close))
     loop_lag.start()
+    observe_tasks(meters, asyncio.get_running_loop())
     address = scraped.address if scraped is not None else ""
     return Telemetry(tracers, meters, Observers(observers), ring, settings.shutdown_s, loop_lag, address, closings)
 
