@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import warmline
-from e2e.line import Line, open_line
+from e2e.line import NO_CARE, Line, open_line
+from manual_clock import ManualClock
 
 
 async def say(session: warmline.Session, words: str, at: int | None) -> warmline.TurnResult:
@@ -55,6 +56,24 @@ async def test_append_at_another_position_is_a_conflict_and_loses_nothing() -> N
         assert told.value.reason == "HISTORY_CONFLICT"
 
         assert (await say(session, "two", first.history_position)).history_position == 4
+
+
+async def test_call_that_ends_before_it_takes_the_socket_leaves_it_waiting_for_its_time() -> None:
+    clock = ManualClock()
+    async with open_line(clock=clock, profile=NO_CARE | {"warm_socket_idle_ttl_s": 60.0}) as line:
+        async with line.session() as session:
+            first = await say(session, "one", 0)
+            for _ in range(2):
+                with pytest.raises(warmline.HistoryError):
+                    await say(session, "two", 1)
+            second = await say(session, "two", first.history_position)
+            assert (second.slot_outcome, second.incremental) == ("REUSED", True)
+
+            with pytest.raises(warmline.HistoryError):
+                await say(session, "three", 1)
+            await clock.advance(61)
+            await line.sim.wait_for_connections_closed(1)
+            assert len(line.app.registry.around.warm_sockets) == 0
 
 
 async def test_append_to_a_server_that_never_saw_the_conversation_asks_for_all_of_it() -> None:

@@ -163,7 +163,7 @@ class Call:
         except BaseException:
             if not self.completed:
                 # Whatever ended the call, a response may still be on its way: the socket is out of step (D-4).
-                self.lane.drop_socket("abandoned")
+                self.session.give_up_socket(self.lane, "abandoned")
             raise
         finally:
             self.lane.leave()
@@ -181,7 +181,7 @@ class Call:
                 await self._run_attempt()
                 return
             except UpstreamFailure as failure:
-                lane.drop_socket("failed")
+                self.session.give_up_socket(lane, "failed")
                 await self._resends.after(failure, self._attempt)
                 if self.record.output_delivered:
                     self._restart()

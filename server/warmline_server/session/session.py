@@ -391,18 +391,24 @@ class Session:
         return IdleWatch(self.clock, transport, first_s=profile.first_event_timeout_s, between_s=profile.idle_timeout_s)
 
     def park(self, lane: Lane) -> None:
-        """A call left its lane's socket usable: it waits there for the next call."""
-        acquired = lane.acquired
+        """A call left its lane's socket usable, or never took it: it waits there for the next call."""
+        acquired, warm_sockets = lane.acquired, self.around.warm_sockets
         if acquired is None:
             return
         unwanted = "session closed" if self.closed else "fallback" if not self.wants_websocket else ""
         unwanted = unwanted or ("window" if lane.generation != self.window_generation else "")
         if unwanted:
             lane.forget_socket()
+            warm_sockets.take(acquired.socket)
             acquired.socket.close(unwanted)
-            return
-        lost = partial(self._lane_lost, lane)
-        self.around.warm_sockets.park(self.record.tenant, acquired.socket, self.upstream.idle_policy, lost)
+        elif acquired.socket not in warm_sockets:
+            lost = partial(self._lane_lost, lane)
+            warm_sockets.park(self.record.tenant, acquired.socket, self.upstream.idle_policy, lost)
+
+    def give_up_socket(self, lane: Lane, cause: str) -> None:
+        """A call that did not end well cuts its lane's socket, unless it never took it: then nothing was sent on it."""
+        if lane.acquired is not None and lane.acquired.socket not in self.around.warm_sockets:
+            lane.drop_socket(cause)
 
     def take_parked(self, lane: Lane) -> Acquisition | None:
         """The lane's own socket for the next attempt; None when it has none that is open."""

@@ -65,11 +65,15 @@ class WarmSockets:
     def __len__(self) -> int:
         return len(self._parked)
 
+    def __contains__(self, socket: object) -> bool:
+        return socket in self._parked
+
     def park(self, tenant: str, socket: WebSocket, policy: IdlePolicy, lost: Callable[[Lost], None]) -> None:
         """A tenant's socket is idle from now on.
 
         `lost` is called once, if it is lost before it is taken; it disposes of it.
         """
+        assert socket not in self._parked, "a socket is parked once, and taken before it is used"
         parked = _Parked(tenant, socket, lost, self._clock.now_s(), policy)
         self._parked[socket] = parked
         own = self._of_tenant.setdefault(tenant, OrderedDict())
