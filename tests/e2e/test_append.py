@@ -60,20 +60,20 @@ async def test_append_at_another_position_is_a_conflict_and_loses_nothing() -> N
 
 async def test_call_that_ends_before_it_takes_the_socket_leaves_it_waiting_for_its_time() -> None:
     clock = ManualClock()
-    async with open_line(clock=clock, profile=NO_CARE | {"warm_socket_idle_ttl_s": 60.0}) as line:
-        async with line.session() as session:
-            first = await say(session, "one", 0)
-            for _ in range(2):
-                with pytest.raises(warmline.HistoryError):
-                    await say(session, "two", 1)
-            second = await say(session, "two", first.history_position)
-            assert (second.slot_outcome, second.incremental) == ("REUSED", True)
-
+    profile = NO_CARE | {"warm_socket_idle_ttl_s": 60.0}
+    async with open_line(clock=clock, profile=profile) as line, line.session() as session:
+        first = await say(session, "one", 0)
+        for _ in range(2):
             with pytest.raises(warmline.HistoryError):
-                await say(session, "three", 1)
-            await clock.advance(61)
-            await line.sim.wait_for_connections_closed(1)
-            assert len(line.app.registry.around.warm_sockets) == 0
+                await say(session, "two", 1)
+        second = await say(session, "two", first.history_position)
+        assert (second.slot_outcome, second.incremental) == ("REUSED", True)
+
+        with pytest.raises(warmline.HistoryError):
+            await say(session, "three", 1)
+        await clock.advance(61)
+        await line.sim.wait_for_connections_closed(1)
+        assert len(line.app.registry.around.warm_sockets) == 0
 
 
 async def test_append_to_a_server_that_never_saw_the_conversation_asks_for_all_of_it() -> None:

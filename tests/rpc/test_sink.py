@@ -1,6 +1,7 @@
 """The writer to a caller's stream, on real channels: its numbers, its limits, and a status after every kind of stop."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -126,6 +127,34 @@ async def test_caller_that_left_is_told_apart() -> None:
         call.cancel()
         async with asyncio.timeout(5):
             assert await outcome in ("CallerGone", "cancelled")
+
+
+async def test_caller_that_leaves_a_stopped_call_in_its_first_write_leaves_no_failure_behind() -> None:
+    told: list[Any] = []
+    loop, stopped, ended = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop.set_exception_handler(lambda _loop, context: told.append(context))
+
+    async def handler(context: Any) -> None:
+        task, sink = asyncio.current_task(), sink_of(context, [])
+        assert task is not None
+        loop.call_soon(task.cancel)
+        with suppress(asyncio.CancelledError):
+            await sink.send([delta(MUCH)])
+        task.uncancel()
+        stopped.set()
+        with suppress(asyncio.CancelledError):
+            await sink.settled()
+        ended.set()
+
+    async with stream(handler) as call:
+        await stopped.wait()
+        call.cancel()
+        async with asyncio.timeout(5):
+            await ended.wait()
+        await settle()
+        gc.collect()
+
+    assert told == []
 
 
 async def test_write_that_nobody_takes_stops_the_call_once_after_its_limit() -> None:

@@ -62,6 +62,8 @@ class GrpcSink:
     async def _write_first(self, writing: Coroutine[Any, Any, None]) -> None:
         """Keeps a cancel away from the write that also sends the headers: only its end lets a status follow."""
         self._first_write = asyncio.ensure_future(writing)
+        # A call that is cancelled in it asks no more how it went.
+        self._first_write.add_done_callback(lambda write: write.cancelled() or write.exception())
         await asyncio.shield(self._first_write)
 
     async def settled(self) -> None:
