@@ -3,10 +3,11 @@
 import asyncio
 import gzip
 import sys
+from collections.abc import AsyncIterator
 
 import pytest
 
-from manual_clock import ManualClock
+from manual_clock import ManualClock, settle
 from transport.http_kit import (
     LIMITS,
     RawServer,
@@ -19,7 +20,7 @@ from transport.http_kit import (
 from warmline_server.core.errors import Heal, Reason, UpstreamFailure
 from warmline_server.core.events import ModelsEtag, RateLimits, RateLimitWindow, ReasoningIncluded, ServerModel
 from warmline_server.transport.http import HttpTransport
-from warmline_server.transport.http_exchange import DRAIN_S
+from warmline_server.transport.http_exchange import DRAIN_S, Reply
 
 
 @pytest.mark.conformance("C-072")
@@ -51,6 +52,39 @@ async def test_receive_returns_all_that_has_arrived_without_done(http: HttpTrans
     peer.send_chunk(event("a")[7:] + event("b") + b": ping\n\n" + b"data: [DONE]\n\ndata:\n\n")
 
     assert await soon(first) == [b'{"type": "a"}', b'{"type": "b"}']
+
+
+async def test_caller_that_leaves_in_the_moment_in_which_the_head_comes_leaves_nothing_half_closed(
+    http: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head_came, steps = asyncio.Event(), list[str]()
+
+    async def close() -> None:
+        for step in ("begun", "half way", "whole"):
+            steps.append(step)
+            await asyncio.sleep(0)
+
+    async def send(*_: object) -> Reply:
+        await head_came.wait()
+        return Reply(200, {}, silence(), close)
+
+    await http.warm()
+    monkeypatch.setattr(http, "_send", send)
+    call = opening(http, "http://127.0.0.1:9")
+    await settle()
+    head_came.set()  # the request's own task wakes first, and then the caller's
+    call.cancel()
+    await asyncio.wait([call])
+    await http.close()
+
+    assert call.cancelled()
+    assert steps == ["begun", "half way", "whole"]
+
+
+async def silence() -> AsyncIterator[bytes]:
+    """A body that never comes."""
+    await asyncio.Event().wait()
+    yield b""
 
 
 @pytest.mark.conformance("C-073")
