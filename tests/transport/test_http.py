@@ -5,8 +5,11 @@ import gzip
 import ssl
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import zstandard
 
@@ -24,7 +27,7 @@ from transport.http_kit import (
     whole,
 )
 from warmline_server.core.errors import Heal, Reason, UpstreamFailure, UpstreamWords
-from warmline_server.transport.http import HttpTransport
+from warmline_server.transport.http import HttpTransport, _ConnectLimit
 from warmline_server.transport.http_exchange import ERROR_BODY_S
 from warmline_simulator.tls import make_certificate, server_context
 
@@ -186,6 +189,30 @@ async def test_connect_limit_does_not_bound_the_wait_for_the_head(
     assert (await soon(task)).head.status == 200
 
 
+async def test_open_that_is_cancelled_between_connect_and_request_leaves_no_connection_in_the_pool(
+    http: HttpTransport, server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, trace = list[str](), _ConnectLimit.trace
+
+    async def trace_and_cancel(limit: _ConnectLimit, event: str, info: Mapping[str, object]) -> None:
+        told.append(event)
+        await trace(limit, event, info)
+        if event == "connection.connect_tcp.complete":
+            call.cancel()  # the call hears of it next, and abandons the request, which is at its first lock then
+
+    await http.warm()
+    with monkeypatch.context() as patch:
+        patch.setattr(_ConnectLimit, "trace", trace_and_cancel)
+        call = opening(http, server.url)
+        await asyncio.wait([call])
+        await wait_until(lambda: not http._tasks)
+    client = await http._client()
+    pool: Any = client._transport_for_url(httpx.URL(server.url))._pool  # type: ignore[attr-defined]
+
+    assert told[-1] == "connection.connect_tcp.complete", "the request itself was never begun"
+    assert all(connection.is_closed() for connection in pool.connections)
+
+
 async def test_cancelled_open_cuts_the_connection(http: HttpTransport, server: RawServer) -> None:
     task = opening(http, server.url)
     peer = await server.take_request()
@@ -315,7 +342,7 @@ async def test_close_ends_what_runs_and_leaves_no_task(clock: ManualClock, serve
 LOADING = """
 import asyncio, sys
 from warmline_server.clock import SystemClock
-from warmline_server.transport.http import HttpTransport
+from warmline_server.transport.http import HttpTransport, _ConnectLimit
 
 async def main():
     http = HttpTransport(SystemClock())

@@ -201,7 +201,8 @@ class HttpTransport:
         try:
             response = await client.send(request, stream=True)
         except asyncio.CancelledError as error:
-            await limit.close_stream()
+            await limit.close_streams()
+            await _close_unused(client, request, limit.streams)
             if limit.took_the_blame():
                 raise failures.connect_timed_out(connect_timeout_s) from error
             raise
@@ -236,22 +237,22 @@ class _ConnectLimit:
         self._task = task
         self._cancelling = task.cancelling()
         self._expired = False
-        self._stream: _Stream | None = None
+        self.streams: list[_Stream] = []
         self._timer = clock.call_at(clock.now_s() + limit_s, self._expire)
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
         """Told by httpcore what happens; a CONNECT to a proxy is still part of connecting."""
-        if event == "connection.connect_tcp.complete":
-            self._stream = cast(_Stream, info["return_value"])
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self.streams.append(cast(_Stream, info["return_value"]))
         elif event == "http11.send_request_headers.started":
             method = getattr(info["request"], "method", b"")
             if method != b"CONNECT":
                 self.disarm()
 
-    async def close_stream(self) -> None:
+    async def close_streams(self) -> None:
         """Closes the connection under way: httpcore forgets it when it is cancelled during the TLS handshake."""
-        if self._stream is not None:
-            await self._stream.aclose()
+        for stream in self.streams:
+            await stream.aclose()
 
     def disarm(self) -> None:
         self._timer.cancel()
@@ -263,6 +264,23 @@ class _ConnectLimit:
     def _expire(self) -> None:
         self._expired = True
         self._task.cancel()
+
+
+async def _close_unused(client: "httpx.AsyncClient", request: "httpx.Request", streams: Sequence[_Stream]) -> None:
+    """Closes the connection over `streams`, which was opened for a request that was cancelled before it used it.
+
+    httpcore would keep it in its pool as a new one, for ever and for nobody (measured: httpcore 1.0.9). The pool has no
+    public way in.
+    """
+    if not streams:
+        return
+    pool = cast("httpx.AsyncHTTPTransport", client._transport_for_url(request.url))._pool
+    for connection in pool.connections:
+        inner: object = connection
+        while inner is not None and getattr(inner, "_network_stream", None) not in streams:
+            inner = getattr(inner, "_connection", None)
+        if inner is not None:
+            await connection.aclose()
 
 
 def _request(
