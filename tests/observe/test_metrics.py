@@ -14,13 +14,13 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from observe import record_kit as kit
+from observe.prometheus_names import prometheus_labels, prometheus_names
 from observe.record_kit import Play
 from warmline_server.core.errors import Reason
 from warmline_server.core.events import SlotOutcome
 from warmline_server.core.records import AttemptStatus, CallOutcome
 from warmline_server.observe import loop_lag, metric_table, metrics
 from warmline_server.observe.loop_lag import LoopLag, observe_tasks
-from warmline_server.observe.metric_table import Kind
 from warmline_server.observe.metrics import GenAiNames, MetricsObserver, observe_dropped
 from warmline_server.observe.setup import TelemetryError, open_telemetry
 from warmline_server.settings import Telemetry as TelemetrySettings
@@ -313,21 +313,6 @@ async def test_address_that_cannot_be_served_is_told(listen: str) -> None:
 # Where the names are used
 
 
-def prometheus_names() -> set[str]:
-    """The names under which a Prometheus server knows our metrics, histograms with their series."""
-    found = set()
-    for metric in metric_table.ALL:
-        name = re.sub(r"[^a-zA-Z0-9_]", "_", metric.name)
-        unit = {"s": "_seconds", "By": "_bytes"}.get(metric.unit, "")
-        if metric.kind is Kind.HISTOGRAM:
-            found |= {f"{name}{unit}_{series}" for series in ("bucket", "count", "sum")}
-        elif metric.kind is Kind.COUNTER:
-            found.add(f"{name}{unit}_total")
-        else:
-            found.add(name if name.endswith(unit) else f"{name}{unit}")
-    return found
-
-
 async def test_prometheus_names_are_what_a_scraper_sees() -> None:
     telemetry = open_telemetry(TelemetrySettings(prometheus_listen="127.0.0.1:0", genai_metrics="both"))
     play, session = Play(telemetry.observer), kit.session()
@@ -349,7 +334,7 @@ async def test_prometheus_names_are_what_a_scraper_sees() -> None:
 def test_every_query_of_the_dashboard_names_metrics_and_labels_that_exist() -> None:
     dashboard = json.loads((ROOT / "deploy/grafana/warmline.json").read_text())
     expressions = [t["expr"] for panel in _panels(dashboard) for t in panel.get("targets", [])]
-    labels = {re.sub(r"[^a-zA-Z0-9_]", "_", label) for m in metric_table.ALL for label in m.attributes}
+    labels = prometheus_labels()
 
     used = {name for e in expressions for name in re.findall(r"\b(?:warmline|gen_ai|rpc|otel)_[a-z0-9_]+", e)}
     metrics = {name for name in used if name not in labels}
