@@ -104,3 +104,6 @@ cancels-memory: install ## CALLS=100000 cancelled calls: what they leave in memo
 
 slow-reader: install ## a reader that reads nothing: what it costs the others, and what it holds
 	@PYTHONPATH=tests $(BIN)/python -m soak.slow_reader
+
+sizes: install ## what a server takes: the table in docs/operations.md
+	@PYTHONPATH=tests $(BIN)/python -m soak.sizes

@@ -22,7 +22,7 @@ import grpc.aio
 
 import warmline
 from soak import vitals
-from soak.load import OWN_CONNECTION, Leave, read
+from soak.calls import OWN_CONNECTION, Leave, read
 from soak.site import Site, open_site, open_upstream
 from soak.verdict import BYTES_PER_CANCELLED, MIB, WARM_UP_SHARE, growth
 from warmline.v1 import turn_service_pb2 as turns_pb

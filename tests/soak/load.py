@@ -11,15 +11,13 @@ import random
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import grpc
 import grpc.aio
-from google.rpc import error_details_pb2, status_pb2
 
 import warmline
-from e2e.kit import DETAILS_KEY
+from soak.calls import OWN_CONNECTION, Leave, Told, cancel_after, close_after, read
 from soak.faults import FAULTS
 from warmline.v1 import session_service_pb2 as sessions_pb
 from warmline.v1 import turn_service_pb2 as turns_pb
@@ -29,19 +27,8 @@ from warmline.v1 import types_pb2
 MODEL = "sim-small"
 TOOL = b'{"type":"function","name":"lookup","parameters":{"type":"object","properties":{"key":{"type":"string"}}}}'
 CHANNELS = 4
-OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 # A reader that stays stuck asks for this many words at once: far beyond what any window takes in.
 STUCK_WORDS = 60_000
-
-
-class Leave(Enum):
-    """How a caller leaves a turn."""
-
-    CANCEL = "cancels the call"
-    CANCEL_TURN = "CancelTurn"
-    DEADLINE = "its deadline passes"
-    MAX_DURATION = "max_duration passes"
-    CHANNEL = "its channel is closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +70,8 @@ class Mix:
         (Leave.MAX_DURATION, 0.1),
         (Leave.CHANNEL, 0.05),
     )
+    agents: int = 120
+    """How many there are at once, so that the sessions that the server holds are about as many all the time."""
     retire: float = 0.08
     """Sessions that are closed, left to expire or opened anew after a turn."""
     stuck_every_s: float = 5.0
@@ -102,19 +91,6 @@ class Agent:
     unsent: int = 0
     position: int = 0
     turns: int = 0
-
-
-@dataclass(slots=True)
-class Told:
-    """What one call told."""
-
-    items: list[types_pb2.Item] = field(default_factory=list)
-    events: int = 0
-    position: int = 0
-    calls: list[str] = field(default_factory=list)
-    """`call_id`s of function calls."""
-    error: str = ""
-    """The reason of the server's status, its code where there is none; blank: it completed."""
 
 
 @dataclass(slots=True)
@@ -156,6 +132,7 @@ class Load:
         self._clients: list[warmline.Client] = []
         self._idle: collections.deque[Agent] = collections.deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._busy = 0
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator["Load"]:
@@ -211,8 +188,8 @@ class Load:
     # Sessions
 
     def _agent(self) -> Agent:
-        """One that is idle, in no order; a new one where none is."""
-        if self._idle and self._dice.random() < 0.95:
+        """One that is idle, in no order; a new one where there are too few."""
+        if self._idle and len(self._idle) + self._busy >= self._mix.agents:
             self._idle.rotate(self._dice.randrange(len(self._idle)))
             return self._idle.popleft()
         kinds, shares = zip(*self._mix.kinds, strict=True)
@@ -253,6 +230,14 @@ class Load:
     # Turns
 
     async def _turn(self, agent: Agent) -> None:
+        self._busy += 1
+        try:
+            await self._converse(agent)
+        finally:
+            self._busy -= 1
+        await self._give_back(agent)
+
+    async def _converse(self, agent: Agent) -> None:
         dice, mix = self._dice, self._mix
         leave: Leave | None = None
         fault = ""
@@ -277,7 +262,6 @@ class Load:
             self._judge(told, None, "")
         if told.error:
             self._forget(agent)
-        await self._give_back(agent)
 
     def _forget(self, agent: Agent) -> None:
         """A turn that did not end well is no part of the conversation; after it an agent sends the whole."""
@@ -300,9 +284,9 @@ class Load:
             call = stub.StreamTurn(request, timeout=timeout_s)
             leaving: asyncio.Task[None] | None = None
             if leave is Leave.CHANNEL:
-                leaving = self._begin(_close_after(channel, after_s))
+                leaving = self._begin(close_after(channel, after_s))
             elif leave is Leave.CANCEL:
-                leaving = self._begin(_cancel_after(call, after_s))
+                leaving = self._begin(cancel_after(call, after_s))
             elif leave is Leave.CANCEL_TURN:
                 leaving = self._begin(self._cancel_turn_after(client, request, after_s))
             told = await read(call)
@@ -380,53 +364,3 @@ class Load:
             self.tally.turns += 1
             self.tally.cancelled += 1
         await self._close(agent)
-
-
-async def _cancel_after(call: Any, after_s: float) -> None:
-    await asyncio.sleep(after_s)
-    call.cancel()
-
-
-async def _close_after(channel: grpc.aio.Channel, after_s: float) -> None:
-    await asyncio.sleep(after_s)
-    await channel.close()
-
-
-async def read(call: Any) -> Told:
-    """Reads a call to its end, whatever it is."""
-    told = Told()
-    try:
-        while (message := await call.read()) is not grpc.aio.EOF:
-            told.events += len(message.events)
-            for event in message.events:
-                match event.WhichOneof("event"):
-                    case "item_done":
-                        told.items.append(event.item_done.item)
-                        json = event.item_done.item.json
-                        if b'"function_call"' in json[:2000]:
-                            told.calls.append(_call_id(json))
-                    case "completed":
-                        told.position = event.completed.history_position
-    except grpc.aio.AioRpcError as error:
-        told.error = _reason(error) or error.code().name
-    except (asyncio.CancelledError, grpc.aio.UsageError):
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        told.error = "CANCELLED"  # by this side: the call was cancelled, not whoever reads it
-    return told
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    """The reason of the server's status; blank when the status is of this side's own making."""
-    for key, value in error.trailing_metadata() or ():
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info):
-                    return str(info.reason)
-    return ""
-
-
-def _call_id(json: bytes) -> str:
-    return json.partition(b'"call_id":"')[2].partition(b'"')[0].decode()

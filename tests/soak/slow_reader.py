@@ -19,8 +19,8 @@ import grpc.aio
 
 import warmline
 from soak import vitals
+from soak.calls import OWN_CONNECTION, read
 from soak.cancels import is_idle_but_for_sessions, quantile, request
-from soak.load import OWN_CONNECTION, read
 from soak.site import Site, open_site, open_upstream
 from soak.verdict import MIB
 from warmline.v1 import turn_service_pb2 as turns_pb

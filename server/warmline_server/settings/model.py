@@ -47,9 +47,13 @@ class Limits(Table, frozen=True, kw_only=True):
     max_request_bytes: Annotated[PositiveBytes, doc("Largest gRPC request.")] = 64 * MIB
     max_metadata_bytes: Annotated[PositiveBytes, doc("Largest gRPC metadata of a request.")] = 32 * 1024
     max_transcript_bytes: Annotated[Bytes, doc("Conversation kept per lane for APPEND calls; 0: none.")] = 16 * MIB
-    slow_reader_s: Annotated[Seconds, doc("How long a reader may hold a call up before it is ended; 0: any time.")] = (
-        30.0
-    )
+    slow_reader_s: Annotated[
+        Seconds,
+        doc(
+            "How long a reader may hold a call up before it is ended, and then its status (10 s at least) before it is "
+            "cut off; 0: any time."
+        ),
+    ] = 30.0
 
 
 class Drain(Table, frozen=True, kw_only=True):
