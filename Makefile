@@ -91,19 +91,21 @@ bench-short: install ## the same in seconds, own paths only: shows that it runs 
 .venv/.plots: .venv/.installed
 	@$(UV) sync --frozen --quiet --all-extras --group plots --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" && touch $@
 
+# grpc would tell of every process that is started beside it.
+SOAK_ENV := PYTHONPATH=tests GRPC_VERBOSITY=ERROR
 MINUTES ?= 20
 soak: .venv/.plots ## a mixed load with cancels and faults for MINUTES=20; a plot and a verdict in build/soak
-	@PYTHONPATH=tests $(BIN)/python -m soak.run --minutes $(MINUTES)
+	@$(SOAK_ENV) $(BIN)/python -m soak.run --minutes $(MINUTES)
 
 cancels: install ## 1000 callers leave in every way: how soon the upstream is stopped
-	@PYTHONPATH=tests $(BIN)/python -m soak.cancels
+	@$(SOAK_ENV) $(BIN)/python -m soak.cancels
 
 CALLS ?= 100000
 cancels-memory: install ## CALLS=100000 cancelled calls: what they leave in memory
-	@PYTHONPATH=tests $(BIN)/python -m soak.cancels --memory --calls $(CALLS)
+	@$(SOAK_ENV) $(BIN)/python -m soak.cancels --memory --calls $(CALLS)
 
 slow-reader: install ## a reader that reads nothing: what it costs the others, and what it holds
-	@PYTHONPATH=tests $(BIN)/python -m soak.slow_reader
+	@$(SOAK_ENV) $(BIN)/python -m soak.slow_reader
 
 sizes: install ## what a server takes: the table in docs/operations.md
-	@PYTHONPATH=tests $(BIN)/python -m soak.sizes
+	@$(SOAK_ENV) $(BIN)/python -m soak.sizes

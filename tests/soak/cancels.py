@@ -23,12 +23,11 @@ import grpc.aio
 import warmline
 from soak import vitals
 from soak.calls import OWN_CONNECTION, Leave, read
-from soak.site import Site, open_site, open_upstream
+from soak.site import Site, open_site, open_upstream, run_proof
 from soak.verdict import BYTES_PER_CANCELLED, MIB, WARM_UP_SHARE, growth
 from warmline.v1 import turn_service_pb2 as turns_pb
 from warmline.v1 import turn_service_pb2_grpc as turns_grpc
 from warmline.v1 import types_pb2
-from warmline_cli.serve import run_loop
 
 KILLED = "its process is killed"
 WAYS = [*(leave.value for leave in Leave), KILLED]
@@ -276,17 +275,10 @@ def main() -> int:
     parser.add_argument("--no-limit", action="store_true", help="judge no time, on a machine that is not quiet")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    holds: list[bool] = []
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of every process that is started beside it
-
-    async def work() -> None:
-        if args.memory:
-            holds.append(judge_memory(await measure_memory(args.calls, seed=args.seed)))
-        else:
-            holds.append(judge_stops(await leave_all(args.calls, seed=args.seed), limited=not args.no_limit))
-
-    run_loop(work())
-    return 0 if all(holds) else 1
+    if args.memory:
+        return 0 if judge_memory(run_proof(measure_memory(args.calls, seed=args.seed))) else 1
+    stops = run_proof(leave_all(args.calls, seed=args.seed))
+    return 0 if judge_stops(stops, limited=not args.no_limit) else 1
 
 
 def judge_stops(stops: Stops, *, limited: bool) -> bool:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from soak.load import Load, Mix
-from soak.site import Sampler, Site, Upstream, open_site, open_upstream
+from soak.site import Sampler, Site, Upstream, open_site, open_upstream, run_proof
 from soak.verdict import WARM_UP_SHARE, Verdict
 from soak.vitals import Metrics, Sample
-from warmline_cli.serve import run_loop
 
 ROOT = Path(__file__).parents[2]
 SLOW_READER_S = 2.0
@@ -204,14 +203,8 @@ def main() -> int:
     args = parser.parse_args()
     if not args.short and importlib.util.find_spec("matplotlib") is None:
         parser.error("the plot needs the dependency group `plots`: run `make soak`")
-    mix, runs, ttl_s = Mix(turns_per_s=args.rate), list[Run](), SHORT_TTL_S if args.short else TTL_S
-
-    async def work() -> None:
-        runs.append(await soak(args.minutes * 60, mix, period_s=args.period, session_ttl_s=ttl_s, seed=args.seed))
-
-    began_s = time.monotonic()
-    run_loop(work())
-    run = runs[0]
+    mix, ttl_s, began_s = Mix(turns_per_s=args.rate), SHORT_TTL_S if args.short else TTL_S, time.monotonic()
+    run = run_proof(soak(args.minutes * 60, mix, period_s=args.period, session_ttl_s=ttl_s, seed=args.seed))
     verdict = judge(run, short=args.short)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "soak.json").write_text(json.dumps(report(run, verdict, mix), indent=1) + "\n")

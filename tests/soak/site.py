@@ -5,20 +5,39 @@ import collections
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from e2e.server_process import ServerProcess, serving
 from soak import vitals
 from soak.vitals import Metrics, Sample
+from warmline_cli.serve import run_loop
+
+T = TypeVar("T")
 
 # How long what is ending may take.
 SETTLE_S = 30.0
+
+
+def run_proof(work: Coroutine[object, object, T]) -> T:
+    """Runs a proof on the server's kind of loop; SIGTERM ends it as Ctrl-C does, with all that it started.
+
+    Returns: what it found.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    found: list[T] = []
+
+    async def keep() -> None:
+        found.append(await work)
+
+    run_loop(keep())
+    return found[0]
 
 
 @dataclass(slots=True)

@@ -1,7 +1,6 @@
 """What a server takes: the table under "Size" in docs/operations.md. `make sizes`."""
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -12,11 +11,10 @@ import warmline
 from soak import vitals
 from soak.calls import OWN_CONNECTION, read
 from soak.cancels import request
-from soak.site import Site, open_site, open_upstream
+from soak.site import Site, open_site, open_upstream, run_proof
 from soak.verdict import MIB
 from warmline.v1 import session_service_pb2 as sessions_pb
 from warmline.v1 import turn_service_pb2 as turns_pb
-from warmline_cli.serve import run_loop
 
 SESSIONS = 1000
 CONVERSATIONS = 300
@@ -129,13 +127,7 @@ def _mib(size: float) -> str:
 
 def main() -> int:
     """Prints the table."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    found: list[tuple[str, str]] = []
-
-    async def work() -> None:
-        found.extend(await measure())
-
-    run_loop(work())
+    found = run_proof(measure())
     print("| what | costs |\n| --- | --- |")
     for what, costs in found:
         print(f"| {what} | {costs} |")

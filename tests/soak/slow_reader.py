@@ -7,7 +7,6 @@ their number. Exit status: 0 when all limits hold, else 1.
 
 import argparse
 import asyncio
-import os
 import statistics
 import sys
 import time
@@ -21,11 +20,10 @@ import warmline
 from soak import vitals
 from soak.calls import OWN_CONNECTION, read
 from soak.cancels import is_idle_but_for_sessions, quantile, request
-from soak.site import Site, open_site, open_upstream
+from soak.site import Site, open_site, open_upstream, run_proof
 from soak.verdict import MIB
 from warmline.v1 import turn_service_pb2 as turns_pb
 from warmline.v1 import turn_service_pb2_grpc as turns_grpc
-from warmline_cli.serve import run_loop
 
 SLOW_READER_S = 2.0
 LIMIT_BYTES = 8 * MIB
@@ -239,14 +237,8 @@ def main() -> int:
     parser.add_argument("--readers", type=int, default=20, help="stuck at once, for the memory (default: %(default)s)")
     parser.add_argument("--no-limit", action="store_true", help="judge no time and no memory")
     args = parser.parse_args()
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    found: list[Found] = []
-
-    async def work() -> None:
-        found.append(await run(args.pairs, args.turns, args.others, args.readers))
-
-    run_loop(work())
-    return 0 if judge(found[0], limited=not args.no_limit) else 1
+    found = run_proof(run(args.pairs, args.turns, args.others, args.readers))
+    return 0 if judge(found, limited=not args.no_limit) else 1
 
 
 if __name__ == "__main__":
