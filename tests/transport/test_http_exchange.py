@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from httpcore._async.http11 import AsyncHTTP11Connection
 
 from manual_clock import ManualClock, settle
 from transport.http_kit import (
@@ -116,6 +117,29 @@ async def test_finished_exchange_gives_its_connection_back_when_the_body_ends(
     await soon(peer.read_request())
     second.cancel()
 
+    assert (len(server.peers), len(peer.requests)) == (1, 2)
+
+
+async def test_caller_that_leaves_while_a_finished_answer_is_closed_leaves_its_connection_free(
+    http: HttpTransport, server: RawServer, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, peer = await open_stream(http, server)
+    give_back = AsyncHTTP11Connection._response_closed
+
+    async def leave_and_give_back(connection: AsyncHTTP11Connection) -> None:
+        exchange.abandon()
+        await give_back(connection)
+
+    monkeypatch.setattr(AsyncHTTP11Connection, "_response_closed", leave_and_give_back)
+    peer.send_chunk(event("response.completed"))
+    await soon(exchange.receive())
+    exchange.finish()
+    peer.send_chunk(b"")
+    await wait_until(lambda: not http._tasks)
+
+    second = opening(http, server.url)
+    await soon(peer.read_request())
+    second.cancel()
     assert (len(server.peers), len(peer.requests)) == (1, 2)
 
 

@@ -306,8 +306,11 @@ async def _compressed(body: bytes) -> bytes:
 async def _chunks(response: "httpx.Response") -> AsyncIterator[bytes]:
     import httpx
 
+    assert isinstance(response.stream, httpx.AsyncByteStream), "an async client's answer"
     try:
-        async for chunk in response.aiter_raw():
+        # Not `aiter_raw`: at the end it closes the answer by itself, and a cancel in that moment would leave the
+        # connection in the pool for ever, in use by nobody (measured: httpx 0.28.1).
+        async for chunk in response.stream:
             yield chunk
     except httpx.RemoteProtocolError as error:
         # As above: only their words tell a body that breaks off from one that is garbled.
