@@ -45,7 +45,8 @@ def test_whoever_leaves_stops_the_upstream() -> None:
 
 @pytest.mark.timeout(180)
 def test_stuck_readers_are_ended_and_cut_off_and_cost_the_others_nothing() -> None:
-    printed = run("slow_reader", "--pairs", "2", "--turns", "1", "--others", "20", "--readers", "4", "--no-limit")
+    size = ("--rounds", "1", "--turns", "1", "--others", "20", "--readers", "4", "--slow-reader", "1")
+    printed = run("slow_reader", *size, "--no-limit")
 
     assert "2 of 2 ended with SLOW_READER" in printed
     assert "0 tasks left of 4 readers" in printed
