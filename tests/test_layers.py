@@ -93,7 +93,7 @@ ONLY_IN = {
     "httpx": "warmline_server/transport/http.py",
     "anyio": "warmline_server/transport/http.py",
     "websockets": "warmline_server/transport/websocket",
-    "opentelemetry.exporter.otlp": "warmline_server/observe/setup.py",
+    "opentelemetry.exporter.otlp": "warmline_server/observe/otlp.py",
     "opentelemetry.exporter.prometheus": "warmline_server/observe/prometheus.py",
     "prometheus_client": "warmline_server/observe/prometheus.py",
     "pytest": "warmline_simulator/pytest_plugin.py",
@@ -257,7 +257,7 @@ ALLOWED = [
     ("warmline_server/core/good.py", "import msgspec, re\nfrom warmline_server.core import delta\nfrom . import retry"),
     ("warmline_server/observe/good.py", "from warmline_server.session.observer import Observer"),
     ("warmline_server/observe/good.py", "from warmline_server.session import observer"),
-    ("warmline_server/observe/setup.py", "from opentelemetry.exporter.otlp.proto.grpc import trace_exporter"),
+    ("warmline_server/observe/otlp.py", "from opentelemetry.exporter.otlp.proto.grpc import trace_exporter"),
     ("warmline_server/transport/http.py", "import httpx\nfrom warmline_server import clock"),
     ("warmline_cli/good.py", "import warmline\nfrom warmline_server import app\nimport warmline_simulator"),
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from warmline_server.app import App, ListenError
 from warmline_server.observe import logs
-from warmline_server.observe.setup import TelemetryError
+from warmline_server.observe.otlp import TelemetryError
 from warmline_server.settings import Settings, SettingsError, load
 
 _log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 
 
 class EndedSpans(SpanProcessor):
@@ -32,9 +32,9 @@ class EndedSpans(SpanProcessor):
         return [span for span in self.spans if span.name == name]
 
 
-def provider_of(spans: SpanProcessor) -> TracerProvider:
-    """A real provider that passes ended spans to `spans` at once."""
-    provider = TracerProvider(shutdown_on_exit=False)
+def provider_of(spans: SpanProcessor, limits: SpanLimits | None = None) -> TracerProvider:
+    """A real provider that passes ended spans to `spans` at once. Args: `limits` None: the standard ones."""
+    provider = TracerProvider(shutdown_on_exit=False, span_limits=limits)
     provider.add_span_processor(spans)
     return provider
 

@@ -22,7 +22,8 @@ from warmline_server.core.records import AttemptStatus, CallOutcome
 from warmline_server.observe import loop_lag, metric_table, metrics
 from warmline_server.observe.loop_lag import LoopLag, observe_tasks
 from warmline_server.observe.metrics import GenAiNames, MetricsObserver, observe_dropped
-from warmline_server.observe.setup import TelemetryError, open_telemetry
+from warmline_server.observe.otlp import TelemetryError
+from warmline_server.observe.setup import open_telemetry
 from warmline_server.settings import Telemetry as TelemetrySettings
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ from observe.record_kit import Play
 from observe.spans import EndedSpans
 from warmline_server.core.records import CallOutcome
 from warmline_server.observe import attributes
-from warmline_server.observe.setup import TelemetryError, open_telemetry
+from warmline_server.observe.otlp import TelemetryError
+from warmline_server.observe.setup import open_telemetry
 from warmline_server.settings import Telemetry as TelemetrySettings
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from warmline.v1 import turn_service_pb2 as pb
 from warmline_server.core import events as ev
-from warmline_server.rpc.encode import Encoder, varint
+from warmline_server.core.protobuf_wire import varint
+from warmline_server.rpc.encode import Encoder
 from warmline_server.rpc.translate_events import to_proto
 
 TEXTS = st.text(max_size=300)

@@ -85,18 +85,43 @@ class Tail:
         self._news.set()
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """An attempt that has not ended: its record says how it stands when somebody asks."""
+
+    ring_number: int
+    record: AttemptRecord
+
+    def now(self) -> Inference:
+        """As it stands now."""
+        return _entry(self.record, self.ring_number)
+
+
 class _SessionRing:
     """A session's newest attempts, by attempt id, oldest first."""
 
     def __init__(self) -> None:
-        self.entries: OrderedDict[str, Inference] = OrderedDict()
+        self.entries: OrderedDict[str, Inference | _Running] = OrderedDict()
         self.tails: set[Tail] = set()
         self.count = 0
         self.running = 0
         self.closed = False
 
-    def put(self, entry: Inference) -> None:
-        self.entries[entry.attempt_id] = entry
+    def start(self, attempt: AttemptRecord) -> None:
+        self.count += 1
+        self.running += 1
+        running = self.entries[attempt.attempt_id] = _Running(self.count, attempt)
+        if self.tails:
+            self._tell(running.now())
+
+    def update(self, attempt: AttemptRecord) -> None:
+        """Writes what an attempt has come to; one that was pushed out stays out."""
+        known = self.entries.get(attempt.attempt_id)
+        if known is not None:
+            entry = self.entries[attempt.attempt_id] = _entry(attempt, known.ring_number)
+            self._tell(entry)
+
+    def _tell(self, entry: Inference) -> None:
         for tail in self.tails:
             tail.put(entry)
 
@@ -126,7 +151,7 @@ class InferenceRing(Observer):
         ring = self._rings.get((tenant, session_id))
         for entry in reversed(list(ring.entries.values())) if ring is not None else ():
             if before is None or entry.ring_number < before:
-                yield entry
+                yield entry.now() if isinstance(entry, _Running) else entry
 
     def knows(self, tenant: str, session_id: str) -> bool:
         """Whether the session is open, or closed and not forgotten."""
@@ -163,9 +188,7 @@ class InferenceRing(Observer):
 
     def attempt_started(self, attempt: AttemptRecord) -> None:
         ring = self._rings[_key(attempt.session)]
-        ring.count += 1
-        ring.running += 1
-        ring.put(_entry(attempt, ring.count))
+        ring.start(attempt)
         self._kept[attempt.attempt_id] = ring
         if len(ring.entries) > self._per_session:
             oldest, _ = ring.entries.popitem(last=False)
@@ -174,29 +197,17 @@ class InferenceRing(Observer):
             oldest, its_ring = self._kept.popitem(last=False)
             del its_ring.entries[oldest]
 
-    def attempt_first_event(self, attempt: AttemptRecord) -> None:
-        """Followers are told of starts and ends; whoever lists sees this too."""
-        ring = self._rings.get(_key(attempt.session))
-        known = ring.entries.get(attempt.attempt_id) if ring is not None else None
-        if ring is not None and known is not None:
-            ring.entries[attempt.attempt_id] = _entry(attempt, known.ring_number)
-
     def attempt_ended(self, attempt: AttemptRecord) -> None:
-        self._update(attempt)
         ring = self._rings.get(_key(attempt.session))
         if ring is not None:
+            ring.update(attempt)
             ring.running -= 1
             ring.end_tails_when_idle()
 
     def attempt_evidence(self, attempt: AttemptRecord) -> None:
-        self._update(attempt)
-
-    def _update(self, attempt: AttemptRecord) -> None:
-        """Writes an attempt's news; one that was pushed out stays out."""
         ring = self._rings.get(_key(attempt.session))
-        known = ring.entries.get(attempt.attempt_id) if ring is not None else None
-        if ring is not None and known is not None:
-            ring.put(_entry(attempt, known.ring_number))
+        if ring is not None:
+            ring.update(attempt)
 
 
 def _key(session: SessionRecord) -> tuple[str, str]:

@@ -7,31 +7,15 @@ the parts that do not. A test holds them to protobuf's own bytes.
 
 from collections.abc import Sequence
 
-from google.protobuf.descriptor import Descriptor
 from msgspec.structs import astuple
 
 from warmline.v1 import turn_service_pb2 as pb
 from warmline_server.core import events as ev
+from warmline_server.core.protobuf_wire import LENGTH, VARINT, tag, varint
 from warmline_server.rpc.translate_events import to_proto
 
-_VARINT, _LENGTH = 0, 2
-_SMALL = tuple(bytes([n]) if n < 0x80 else bytes([n & 0x7F | 0x80, n >> 7]) for n in range(1 << 14))
-
-
-def varint(value: int) -> bytes:
-    """Protobuf's base-128 number. Args: `value` is not negative."""
-    try:
-        return _SMALL[value]
-    except IndexError:
-        return bytes([value & 0x7F | 0x80]) + varint(value >> 7)
-
-
-def _tag(message: Descriptor, field: str, wire_type: int) -> bytes:
-    return varint(message.fields_by_name[field].number << 3 | wire_type)
-
-
-_EVENT = _tag(pb.StreamTurnResponse.DESCRIPTOR, "events", _LENGTH)
-_SEQUENCE = _tag(pb.TurnEvent.DESCRIPTOR, "sequence", _VARINT)
+_EVENT = tag(pb.StreamTurnResponse.EVENTS_FIELD_NUMBER, LENGTH)
+_SEQUENCE = tag(pb.TurnEvent.SEQUENCE_FIELD_NUMBER, VARINT)
 # Their messages have the delta first, then what stays the same.
 _DELTAS = {
     ev.TextDelta: "text_delta",
@@ -39,7 +23,7 @@ _DELTAS = {
     ev.ReasoningSummaryDelta: "reasoning_summary_delta",
     ev.ToolInputDelta: "tool_input_delta",
 }
-_DELTA = _tag(pb.TextDelta.DESCRIPTOR, "delta", _LENGTH)
+_DELTA = tag(pb.TextDelta.DELTA_FIELD_NUMBER, LENGTH)
 
 
 class Encoder:
@@ -80,4 +64,4 @@ class Encoder:
         rest.delta = ""
         self._after = rest.SerializeToString()
         whole.ClearField("event")
-        self._before = whole.SerializeToString() + varint(field.number << 3 | _LENGTH)
+        self._before = whole.SerializeToString() + tag(field.number, LENGTH)
