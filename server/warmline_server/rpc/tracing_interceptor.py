@@ -7,6 +7,7 @@ that raised, and cannot wrap a coroutine that streams through `context.write` (m
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -104,10 +105,9 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
 
     def _end(self, span: Span, method: str, code: grpc.StatusCode, duration_s: float) -> None:
         found: Attributes = {names.RPC_STATUS: code.name}
-        span.set_attributes(_caller())
         if code is not grpc.StatusCode.OK:
             found[names.ERROR_TYPE] = code.name
-        span.set_attributes(found)
+        span.set_attributes(_caller() | found)
         if code in SERVER_ERRORS:
             span.set_status(Status(StatusCode.ERROR, code.name))
         span.end()
@@ -134,6 +134,7 @@ def _caller() -> Attributes:
     return {name: value for name, value in known.items() if value}
 
 
+@lru_cache  # of a connection, whose calls are many
 def _peer(peer: str) -> Attributes:
     """Address and port of `ipv4:127.0.0.1:5000` or `ipv6:%5B::1%5D:5000`; nothing for other forms."""
     family, _, place = peer.partition(":")
