@@ -262,7 +262,7 @@ async def _check_idle(report: Report, sim: Simulator, app: App) -> None:
     registry = app.registry
     await _until(lambda: registry.running_calls == 0)
     report.expect("running calls", registry.running_calls, 0)
-    report.expect("sessions with a call", [s.session_id for s in registry.sessions if s.is_running], [])
+    report.expect("sessions with a call", [s.session_id for s in registry.sessions if s.calls], [])
     await _until(lambda: sim.counters.websockets_open <= WARM_SOCKETS)
     report.expect("warm sockets beyond the limit", max(0, sim.counters.websockets_open - WARM_SOCKETS), 0)
     report.figures |= {

@@ -58,9 +58,9 @@ class SessionService(pb_grpc.SessionServiceServicer):
 
         async def watch(session: Session) -> None:
             seen = 0
-            while not (session.closed and seen == session.revision):
-                await session.wait_change(seen)
-                seen = session.revision
+            while not (session.closed and seen == session.changes.revision):
+                await session.changes.wait(seen)
+                seen = session.changes.revision
                 try:
                     await context.write(pb.WatchSessionResponse(session=self._message(session)))
                 except grpc.aio.BaseError as error:

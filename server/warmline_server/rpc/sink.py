@@ -29,7 +29,7 @@ class GrpcSink:
         *,
         clock: Clock,
         slow_reader_s: float,
-        stop: Callable[[WarmlineError], None],
+        stop: Callable[[WarmlineError], object],
     ) -> None:
         self.sequence = 0
         self._context = context

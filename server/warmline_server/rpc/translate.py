@@ -223,13 +223,13 @@ def session(value: Session, *, draining: bool) -> sessions.Session:
         window_generation=value.window_generation,
         lanes=[_lane(lane) for lane in value.lanes.values()],
         rate_limits=[translate_events.rate_limits(*value.rate_limits[key]) for key in sorted(value.rate_limits)],
-        revision=value.revision,
+        revision=value.changes.revision,
     )
     if value.latch.active:
         message.fallback.active_since_time.FromNanoseconds(value.latch.since_unix_ns)
     message.create_time.FromNanoseconds(value.created_unix_ns)
     message.last_active_time.FromNanoseconds(value.active_unix_ns)
-    if not value.is_running and value.idle_ttl_s > 0:
+    if not value.calls and value.idle_ttl_s > 0:
         expires_unix_ns = value.active_unix_ns + int(value.idle_ttl_s * 1e9)
         message.expire_time.FromNanoseconds(min(expires_unix_ns, _LAST_UNIX_NS))
     return message

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import grpc
@@ -103,7 +104,7 @@ class TurnService(pb_grpc.TurnServiceServicer):
             request.events,
             clock=around.clock,
             slow_reader_s=around.limits.slow_reader_s,
-            stop=lambda error: session.stop_call(spec.request_id, error),
+            stop=partial(session.calls.stop, request_id=spec.request_id),
         )
 
     def _admit(self, request: pb.StreamTurnRequest, context: Context) -> tuple[Session, CallSpec]:
@@ -183,7 +184,8 @@ class TurnService(pb_grpc.TurnServiceServicer):
             session = self._registry.find(tenant_of(context), translate.name(request.session_id, "session_id"))
             if not request.request_id and not request.turn_id:
                 raise translate.invalid("request_id", "neither request_id nor turn_id is given")
-            ended = session.cancel_calls(request.request_id, request.turn_id)
+            error = ServiceError(Reason.TURN_CANCELLED, "the turn was cancelled by CancelTurn")
+            ended = session.calls.stop(error, request_id=request.request_id, turn_id=request.turn_id)
             if not ended:
                 raise CallerError(
                     Reason.TURN_NOT_FOUND,

@@ -133,7 +133,7 @@ class Registry:
 
     def _expire(self, session: Session) -> None:
         clock = self.around.clock
-        since_s = clock.now_s() if session.is_running else session.active_at_s
+        since_s = clock.now_s() if session.calls else session.active_at_s
         at_s = since_s + session.idle_ttl_s
         if at_s <= clock.now_s():
             self.close(session, "idle")
@@ -193,7 +193,7 @@ class Registry:
         """Ends the running calls with TURN_DRAINED."""
         error = ServiceError(Reason.TURN_DRAINED, "the server was drained while the call ran")
         for session in self._sessions.values():
-            session.stop_calls(error)
+            session.calls.stop(error)
 
     def close_all(self) -> None:
         """Closes every session."""

@@ -4,20 +4,18 @@ Owns the slot's keeper, the lanes with their sockets, the fallback latch and the
 from it and gives back.
 """
 
-import asyncio
 import importlib.metadata
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
 
-from warmline_server.clock import Clock, Timer
+from warmline_server.clock import Clock
 from warmline_server.core import outgoing
 from warmline_server.core.config import SessionConfig, WarmUp
-from warmline_server.core.errors import CallerError, Heal, Reason, ServiceError, UpstreamFailure, WarmlineError
+from warmline_server.core.errors import CallerError, Heal, Reason, ServiceError, UpstreamFailure
 from warmline_server.core.events import RateLimits, Transport
 from warmline_server.core.items import of_provider
 from warmline_server.core.rate_limits import MAX_FAMILIES
@@ -29,10 +27,13 @@ from warmline_server.ids import new_id
 from warmline_server.session.attempt import IdleWatch
 from warmline_server.session.call import Call
 from warmline_server.session.call_spec import CallSpec, Sink
+from warmline_server.session.changes import Changes
 from warmline_server.session.handshake import Handshake
 from warmline_server.session.keeper import Acquisition, SlotKeeper
 from warmline_server.session.lane import Lane
+from warmline_server.session.latch import Latch
 from warmline_server.session.observer import Observer
+from warmline_server.session.running_calls import RunningCalls
 from warmline_server.session.turn_metadata import TurnMetadataSource
 from warmline_server.session.unary import Compacted, Summaries, Trace, UnaryCalls
 from warmline_server.session.upstream import Upstream
@@ -41,22 +42,10 @@ from warmline_server.session.warm_up import WarmUpRequest
 from warmline_server.settings import Limits
 from warmline_server.transport.websocket import WebSocket
 
-# Calls whose request id is remembered as completed, so that a repetition is recognised. A bound, not a promise.
-REMEMBERED_REQUESTS = 256
-
 VERSION = importlib.metadata.version("warmline")
 USER_AGENT = f"warmline/{VERSION}"
 
 _NO_CARRIER: Mapping[str, str] = {}
-
-
-@dataclass(slots=True)
-class Latch:
-    """Whether the session uses HTTP from now on, why and since when."""
-
-    active: bool = False
-    reason: str = ""
-    since_unix_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +81,14 @@ class Session:
             server_address=upstream.profile.address,
             server_port=upstream.profile.port,
         )
-        self.latch = Latch()
+        wish = config.latch_reprobe_s
+        self.latch = Latch(
+            self.clock,
+            reprobe_s=upstream.profile.latch_reprobe_s if wish is None else wish,
+            probe=lambda: self._probe(self._latch_probed),
+        )
+        self.calls = RunningCalls()
+        self.changes = Changes()
         self.window_generation = 0
         self.lanes: dict[str, Lane] = {}
         self.rate_limits: dict[str, tuple[RateLimits, int]] = {}
@@ -100,13 +96,7 @@ class Session:
         self.active_at_s = self.clock.now_s()
         self.closed = False
         self.draining = False
-        self.revision = 1
-        self._changed: asyncio.Future[None] | None = None
-        self._calls: dict[str, Call] = {}
-        self._completed: OrderedDict[str, None] = OrderedDict()
-        self._reprobe: Timer | None = None
         self._probes: set[Handshake] = set()
-        self._unary = UnaryCalls(upstream, self.clock, around.jitter)
         self.keeper = SlotKeeper(
             open_warm=lambda: self.open_handshake(None, None, warm_up_request=self._warm_up_request()),
             may_warm=self._may_warm,
@@ -126,11 +116,6 @@ class Session:
     @property
     def session_id(self) -> str:
         return self.record.session_id
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a call runs or waits."""
-        return bool(self._calls)
 
     @property
     def idle_ttl_s(self) -> float:
@@ -154,55 +139,17 @@ class Session:
         """
         if self.closed:
             raise ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed")
-        self._claim_request_id(spec.request_id)
+        self.calls.refuse_used(spec.request_id)
         # Before the lane, so that a request that is wrong leaves none behind.
         reader = self.lanes[spec.lane].reader if spec.lane in self.lanes else RequestReader()
         whole = build(spec.settings, spec.items, reader=reader) if spec.append_at is None else None
         call = Call(self, self._lane(spec.lane, reader), spec, sink, record, whole)
-        self._calls[spec.request_id] = call
         self.touch()
         try:
-            await call.run()
+            with self.calls.running(call):
+                await call.run()
         finally:
-            del self._calls[spec.request_id]
-            if call.completed:
-                self._remember(spec.request_id)
             self.touch()
-
-    def cancel_calls(self, request_id: str, turn_id: str) -> list[str]:
-        """Ends the running calls that match; blank matches any. Returns: their request ids."""
-        error = ServiceError(Reason.TURN_CANCELLED, "the turn was cancelled by CancelTurn")
-        found = [
-            call
-            for call in self._calls.values()
-            if request_id in ("", call.spec.request_id) and turn_id in ("", call.spec.turn_id)
-        ]
-        for call in found:
-            call.stop(error)
-        return [call.spec.request_id for call in found]
-
-    def stop_call(self, request_id: str, error: WarmlineError) -> None:
-        """Ends one running call with `error`. Harmless when it has ended."""
-        call = self._calls.get(request_id)
-        if call is not None:
-            call.stop(error)
-
-    def stop_calls(self, error: WarmlineError) -> None:
-        """Ends all running calls with `error`."""
-        for call in list(self._calls.values()):
-            call.stop(error)
-
-    def _claim_request_id(self, request_id: str) -> None:
-        state = "is running" if request_id in self._calls else "has completed" if request_id in self._completed else ""
-        if state:
-            raise CallerError(
-                Reason.REQUEST_ID_REUSED, f"a call of request_id {request_id!r} {state}", field="request_id"
-            )
-
-    def _remember(self, request_id: str) -> None:
-        self._completed[request_id] = None
-        while len(self._completed) > REMEMBERED_REQUESTS:
-            self._completed.popitem(last=False)
 
     def _lane(self, name: str, reader: RequestReader) -> Lane:
         lane = self.lanes.get(name)
@@ -239,7 +186,7 @@ class Session:
             await self.around.turn_metadata.get(b""), turn_state=None, request_id=new_id(), turn_id=turn_id
         )
         settings = self.settings({}, overrides)
-        compacted = await self._unary.compact(settings, items, facts)
+        compacted = await self._unary().compact(settings, items, facts)
         if compacted.items:
             self.advance_window(None)
             if lane is not None and held:
@@ -255,7 +202,11 @@ class Session:
             raise CallerError(
                 Reason.INVALID_REQUEST, "model: no model is named, and the session has none", field="model"
             )
-        return await self._unary.summarize(model, effort, traces, facts)
+        return await self._unary().summarize(model, effort, traces, facts)
+
+    def _unary(self) -> UnaryCalls:
+        """Holds nothing of a session's: its cache of models is the registry's affair."""
+        return UnaryCalls(self.upstream, self.clock, self.around.jitter)
 
     # Sockets
 
@@ -426,7 +377,7 @@ class Session:
         acquired = lane.forget_socket()
         assert acquired is not None, "a parked lane has a socket"
         acquired.socket.close(lost.value)
-        self.changed()
+        self.changes.note()
         if lost.wants_another:
             self.keeper.rearm_soon()
 
@@ -436,38 +387,27 @@ class Session:
         """Latches the session to HTTP and drops its idle sockets. Returns: whether this was the first time (C-034)."""
         first = not self.latch.active
         if first:
-            self.latch = Latch(active=True, reason=reason, since_unix_ns=self.clock.unix_ns())
+            self.latch.set(reason)
             self.observer.fell_back(self.record, call, reason, latched=True)
-            self._schedule_reprobe()
         self._drop_idle_sockets("fallback")
-        self.changed()
+        self.changes.note()
         return first
 
     def _latch_if_http_only(self) -> None:
         if self.config.http_only:
-            self.latch = Latch(active=True, reason="http_only", since_unix_ns=self.clock.unix_ns())
+            self.latch.set_for_good("http_only")
         elif not self.upstream.profile.supports_websockets or self.upstream.profile.kind == "fixture":
-            self.latch = Latch(active=True, reason="upstream_without_websockets", since_unix_ns=self.clock.unix_ns())
+            self.latch.set_for_good("upstream_without_websockets")
 
-    def _schedule_reprobe(self) -> None:
-        wish = self.config.latch_reprobe_s
-        after_s = self.upstream.profile.latch_reprobe_s if wish is None else wish
-        if after_s > 0:
-            self._reprobe = self.clock.call_at(self.clock.now_s() + after_s, self._start_reprobe)
-
-    def _start_reprobe(self) -> None:
-        """Tries the WebSocket in the background; no call waits for it (D-16)."""
-        self._reprobe = None
-        self._probe(self._reprobe_ended)
-
-    def _reprobe_ended(self, probe: Handshake) -> None:
+    def _latch_probed(self, probe: Handshake) -> None:
+        """The WebSocket was tried in the background; no call waited for it (D-16)."""
         if probe.socket() is not None:
-            self.latch = Latch()
+            self.latch.release()
             self.observer.unlatched(self.record)
         elif not self.closed:
-            self._schedule_reprobe()
+            self.latch.probe_later()
         self.keeper.offer(probe)
-        self.changed()
+        self.changes.note()
 
     def advance_window(self, expected: int | None) -> int:
         """Starts a new window: each lane's next call opens a new socket and sends everything (C-065).
@@ -485,7 +425,7 @@ class Session:
             self.keeper.arm(replace=True)  # C-010: its handshake names the old window
         self._drop_idle_sockets("window", slot_too=self.keeper.state is not SlotState.IN_FLIGHT)
         self.keeper.arm()
-        self.changed()
+        self.changes.note()
         return self.window_generation
 
     def _drop_idle_sockets(self, cause: str, *, slot_too: bool = True) -> None:
@@ -503,21 +443,7 @@ class Session:
     def touch(self) -> None:
         """A call started or ended."""
         self.active_at_s, self.active_unix_ns = self.clock.now_s(), self.clock.unix_ns()
-        self.changed()
-
-    def changed(self) -> None:
-        """The state that watchers see is another one."""
-        self.revision += 1
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
-        self._changed = None
-
-    async def wait_change(self, seen_revision: int) -> None:
-        """Waits until the revision is beyond `seen_revision`. Cancel: safe."""
-        while self.revision <= seen_revision:
-            if self._changed is None:
-                self._changed = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._changed)
+        self.changes.note()
 
     def note_rate_limits(self, limits: RateLimits) -> None:
         """Keeps the newest snapshot of each family."""
@@ -525,29 +451,28 @@ class Session:
         self.rate_limits[limits.limit_id] = (limits, self.clock.unix_ns())
         if len(self.rate_limits) > MAX_FAMILIES:
             del self.rate_limits[next(iter(self.rate_limits))]  # the one not told of for longest
-        self.changed()
+        self.changes.note()
 
     def drain(self) -> None:
         """Running calls go on; nothing is opened or kept for calls that will not come."""
         self.draining = True
         self.keeper.clear("draining")
-        self.changed()
+        self.changes.note()
 
     def close(self, reason: str) -> None:
         """Ends the session: running calls end with SESSION_CLOSED, its sockets say goodbye. Idempotent."""
         if self.closed:
             return
         self.closed = True
-        if self._reprobe is not None:
-            self._reprobe.cancel()
-        self.stop_calls(ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed ({reason})"))
+        self.latch.close()
+        self.calls.stop(ServiceError(Reason.SESSION_CLOSED, f"session {self.session_id!r} was closed ({reason})"))
         for probe in self._probes:
             probe.abort()
         self._drop_idle_sockets("session closed", slot_too=False)
         self.keeper.close("session closed")
         self.observer.session_closed(self.record, reason)
-        self.changed()
+        self.changes.note()
 
     def _slot_changed(self, former: SlotState, now: SlotState) -> None:
         self.observer.slot_changed(self.record, former.name, now.name)
-        self.changed()
+        self.changes.note()
