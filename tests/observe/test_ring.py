@@ -60,6 +60,22 @@ def test_entry_says_what_the_record_says() -> None:
     assert ended.request_bytes == len(attempt.request)
 
 
+def test_entry_of_a_running_attempt_says_how_it_stands_now() -> None:
+    ring, session = InferenceRing(3), kit.session()
+    ring.session_opened(session)
+    play = Play(ring)
+    attempt = play.send(kit.attempt(session, kit.call(session)))
+    (before,) = ring.newest("", "s-1")
+
+    play.first_event(attempt)
+    attempt.response_id = "resp-1"
+
+    (after,) = ring.newest("", "s-1")
+    assert (before.first_event_unix_ns, before.response_id) == (None, "")
+    assert (after.first_event_unix_ns, after.response_id) == (attempt.first_event_unix_ns, "resp-1")
+    assert after.ring_number == before.ring_number
+
+
 def test_late_evidence_reaches_the_entry() -> None:
     ring, session = InferenceRing(3), kit.session()
     ring.session_opened(session)
