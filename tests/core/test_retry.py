@@ -140,17 +140,17 @@ def test_decide_upgrade_required_over_http_is_resent_like_any_failure() -> None:
 def test_decide_forgotten_response_is_sent_whole_at_once_and_for_nothing() -> None:
     decision = decide(failure(Heal.FULL_REQUEST), replace(FIRST, retries=5))
 
-    assert decision == Resend(0.0, counts="", fresh_socket=True)
+    assert decision == Resend(0.0, counts="")
 
 
 def test_decide_response_forgotten_twice_costs_a_retry() -> None:
     decision = decide(failure(Heal.FULL_REQUEST), replace(FIRST, forgotten_before=True))
 
-    assert decision == Resend(0.2, "stream", fresh_socket=True)
+    assert decision == Resend(0.2, "stream")
 
 
 def test_decide_fresh_socket_costs_a_retry() -> None:
-    assert decide(failure(Heal.FRESH_SOCKET), FIRST) == Resend(0.2, "stream", fresh_socket=True)
+    assert decide(failure(Heal.FRESH_SOCKET), FIRST) == Resend(0.2, "stream")
 
 
 # Waits

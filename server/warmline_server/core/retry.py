@@ -58,11 +58,13 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Resend:
-    """Send again on the same transport after `delay_s`. `counts`: which budget it costs ("stream", "request" or "")."""
+    """Send again on the same transport after `delay_s`, over a WebSocket on a new one.
+
+    `counts`: which budget it costs ("stream", "request" or "").
+    """
 
     delay_s: float
     counts: str
-    fresh_socket: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def decide(failure: UpstreamFailure, situation: Situation) -> Resend | FallBack 
     if situation.mode is RetryMode.NEVER:
         return GiveUp(_final(failure, situation))
     if failure.heal is Heal.FULL_REQUEST and not situation.forgotten_before:
-        return Resend(0.0, counts="", fresh_socket=True)
+        return Resend(0.0, counts="")
     if situation.transport is Transport.HTTP and not situation.response_started:
         return _resend_post(failure, situation)
     return _resend(failure, situation, "stream")
@@ -135,7 +137,7 @@ def _within_deadline(failure: UpstreamFailure, situation: Situation, retry: int,
         delay_s = failure.delay_s
     if situation.remaining_s is not None and delay_s >= situation.remaining_s:
         return GiveUp(_final(failure, situation))
-    return Resend(delay_s, counts, fresh_socket=failure.heal in (Heal.FRESH_SOCKET, Heal.FULL_REQUEST))
+    return Resend(delay_s, counts)
 
 
 def _final(failure: UpstreamFailure, situation: Situation) -> WarmlineError:
