@@ -207,7 +207,7 @@ def _failure(effect: Failure, phase: Phase, transport: TransportName, mode: Mode
         ending=reason,
         code=code,
         # "Clients retry only where RetryInfo says so": never where a repetition would change what was seen.
-        retry_info=code == "UNAVAILABLE" or reason == "UPSTREAM_RATE_LIMITED",
+        retry_info=_invites(code, reason, effect.heal),
         story=started,
         attempts=before,
         answered_by="part",
@@ -302,6 +302,11 @@ def _failed(failure: Failure, transport: TransportName) -> Attempt:
     )
 
 
+def _invites(code: str, reason: str, heal: Heal) -> bool:
+    """Whether the caller is told when to come back: not where the next call would meet the same."""
+    return (code == "UNAVAILABLE" and heal is not Heal.NEVER) or reason == "UPSTREAM_RATE_LIMITED"
+
+
 def _gave_up(
     failure: Failure,
     story: list[str],
@@ -315,7 +320,7 @@ def _gave_up(
     return Expected(
         ending=failure.reason,
         code=code,
-        retry_info=code == "UNAVAILABLE" or failure.reason == "UPSTREAM_RATE_LIMITED",
+        retry_info=_invites(code, failure.reason, failure.heal),
         story=tuple(story),
         attempts=tuple(attempts),
         answered_by="part",

@@ -136,7 +136,7 @@ ERRORS: dict[str, tuple[UpstreamFailure, Reason, float | None]] = {
     **{
         f"status {number}": (failures.from_status(number, headers, b"", handshake=False), reason, wait_s)
         for number, headers, reason, wait_s in (
-            (302, {}, Reason.UPSTREAM_PROTOCOL, 1.0),
+            (302, {}, Reason.UPSTREAM_PROTOCOL, None),
             (400, {}, Reason.UPSTREAM_REJECTED, None),
             (401, {}, Reason.UPSTREAM_AUTH, None),
             (403, {}, Reason.UPSTREAM_PERMISSION, None),

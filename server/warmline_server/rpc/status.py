@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from warmline.v1 import errors_pb2
-from warmline_server.core.errors import Reason, UpstreamFailure, WarmlineError
+from warmline_server.core.errors import Heal, Reason, UpstreamFailure, WarmlineError
 
 DOMAIN = "warmline"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -149,6 +149,8 @@ def _retry_after_s(error: WarmlineError, code: grpc.StatusCode) -> float | None:
     if error.retry_after_s is not None:
         return error.retry_after_s
     if code is _Code.ABORTED or error.reason not in _RETRIED_BY_CALLERS:
+        return None
+    if isinstance(error, UpstreamFailure) and error.heal is Heal.NEVER:  # a redirect: the next call would meet it again
         return None
     asked_s = error.delay_s if isinstance(error, UpstreamFailure) else None
     return _DEFAULT_RETRY_AFTER_S if asked_s is None else asked_s
