@@ -12,6 +12,8 @@ from types import CodeType, FrameType
 from typing import Any
 
 import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame
 
 import warmline_server
 from e2e.kit import config, turn_request
@@ -30,10 +32,11 @@ pytestmark = pytest.mark.parametrize("deflate", [False, True], ids=["plain", "de
 
 
 class Count:
-    """Counts the instructions of our code that run on this thread while it is entered."""
+    """Counts the instructions of our code that run on this thread while it is entered, and the calls of all code."""
 
     def __init__(self) -> None:
         self.by_code: Counter[CodeType] = Counter()
+        self.calls: Counter[CodeType] = Counter()
 
     def __enter__(self) -> "Count":
         sys.settrace(self._enter)
@@ -43,6 +46,7 @@ class Count:
         sys.settrace(None)
 
     def _enter(self, frame: FrameType, _event: str, _arg: Any) -> Any:
+        self.calls[frame.f_code] += 1
         if not frame.f_code.co_filename.startswith(OURS):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
@@ -60,6 +64,12 @@ class Count:
         total = self.by_code.total() / events
         print(f"{total:8.1f}  in all")
         return total
+
+
+def assert_cut_out_here(count: Count, inflated: int) -> None:
+    """Checks that the library's parser, which our instructions do not show, read no frame, and inflated so many."""
+    assert count.calls[Frame.parse.__code__] == 0
+    assert count.calls[PerMessageDeflate.decode.__code__] == inflated
 
 
 def request() -> Any:
@@ -94,6 +104,7 @@ async def test_paced_event_costs_no_more_than_it_did(deflate: bool) -> None:
 
     assert count.by_code, "something ran"
     assert count.per_event(EVENTS) <= MOST_PER_PACED_EVENT[deflate]
+    assert_cut_out_here(count, EVENTS if deflate else 0)
 
 
 async def test_event_of_a_burst_costs_no_more_than_it_did(deflate: bool) -> None:
@@ -110,3 +121,4 @@ async def test_event_of_a_burst_costs_no_more_than_it_did(deflate: bool) -> None
 
     assert sum(event.HasField("text_delta") for message in messages for event in message.events) == events
     assert count.per_event(events) <= MOST_PER_BURST_EVENT[deflate]
+    assert_cut_out_here(count, events + 1 if deflate else 0)

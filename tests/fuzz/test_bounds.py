@@ -84,7 +84,7 @@ async def test_reply_that_nobody_reads_is_held_within_bounds(coding: str, chunks
     assert await peak_bytes(unread_reply(coding, chunks)) < 3 * MIB
 
 
-async def unread_socket(pieces: Iterable[bytes], *, compression: bool, reads: bool = True) -> str:
+async def unread_socket(pieces: Iterable[bytes], *, compression: str, reads: bool = True) -> str:
     """A peer that sends all the time, to an exchange that takes nothing. Returns: why the line was cut, if it was."""
     line, wire = streams.make_line(compression)
     shaking = asyncio.ensure_future(line.handshake())
@@ -111,18 +111,22 @@ def compressed_messages() -> list[bytes]:
     return [b"".join(frame(1, payload, rsv1=True) for payload in deflated(*[b"0" * 90_000] * 500))]
 
 
-SOCKET_FLOODS: list[tuple[str, bool, Callable[[], Iterable[bytes]]]] = [
-    ("empty messages", False, lambda: repeated(frame(1, b"") * 2000, 20)),
-    ("tiny messages", False, lambda: repeated(frame(1, b"12") * 2000, 20)),
-    ("empty fragments", False, lambda: [frame(1, b"", fin=False), *repeated(frame(0, b"", fin=False) * 8000, 20)]),
-    ("deflate bomb", True, compressed_messages),
-    ("pings", False, lambda: repeated(frame(9, b"p" * 125) * 500, 500)),
+SOCKET_FLOODS: list[tuple[str, str, Callable[[], Iterable[bytes]]]] = [
+    ("empty messages", streams.NO_COMPRESSION, lambda: repeated(frame(1, b"") * 2000, 20)),
+    ("tiny messages", streams.NO_COMPRESSION, lambda: repeated(frame(1, b"12") * 2000, 20)),
+    (
+        "empty fragments",
+        streams.NO_COMPRESSION,
+        lambda: [frame(1, b"", fin=False), *repeated(frame(0, b"", fin=False) * 8000, 20)],
+    ),
+    ("deflate bomb", streams.DEFLATE, compressed_messages),
+    ("pings", streams.NO_COMPRESSION, lambda: repeated(frame(9, b"p" * 125) * 500, 500)),
 ]
 
 
 @pytest.mark.parametrize(("compression", "pieces"), [f[1:] for f in SOCKET_FLOODS], ids=[f[0] for f in SOCKET_FLOODS])
 async def test_socket_that_nobody_reads_is_held_within_bounds(
-    compression: bool, pieces: Callable[[], Iterable[bytes]]
+    compression: str, pieces: Callable[[], Iterable[bytes]]
 ) -> None:
     made = pieces()
     assert await peak_bytes(unread_socket(made, compression=compression, reads=False)) < 3 * MIB
@@ -134,28 +138,30 @@ async def test_socket_that_nobody_reads_is_held_within_bounds(
 async def test_message_in_too_many_frames_ends_the_line() -> None:
     pieces = [frame(1, b"", fin=False), *repeated(frame(0, b"", fin=False) * 1000, 20)]
 
-    assert await unread_socket(pieces, compression=False) == "websocket message in more than 16384 frames"
+    assert (
+        await unread_socket(pieces, compression=streams.NO_COMPRESSION) == "websocket message in more than 16384 frames"
+    )
 
 
 async def test_message_in_as_many_frames_as_allowed_is_read() -> None:
     stream = frame(1, b"{", fin=False) + frame(0, b"", fin=False) * (websocket_line.MAX_FRAGMENTS - 2) + frame(0, b"}")
 
-    assert (await streams.play([stream], False, False, True))[0] == [b"{}"]
+    assert (await streams.play([stream], streams.NO_COMPRESSION, False, True))[0] == [b"{}"]
 
 
 async def test_pings_whose_answers_are_not_read_end_the_line() -> None:
-    told = await unread_socket(repeated(frame(9, b"p" * 125), 2000), compression=False, reads=False)
+    told = await unread_socket(repeated(frame(9, b"p" * 125), 2000), compression=streams.NO_COMPRESSION, reads=False)
 
     assert told == "more than 64 pings without reading their answers"
 
 
 async def test_pings_whose_answers_are_read_are_answered_for_ever() -> None:
-    assert await unread_socket(repeated(frame(9, b"p" * 125), 2000), compression=False) == ""
+    assert await unread_socket(repeated(frame(9, b"p" * 125), 2000), compression=streams.NO_COMPRESSION) == ""
 
 
 async def test_stream_that_inflates_beyond_reason_ends_the_line() -> None:
     messages = [frame(1, payload, rsv1=True) for payload in deflated(*[b"0" * 90_000] * 40)]
-    got, told = await streams.play(messages, True, False, True)
+    got, told = await streams.play(messages, streams.DEFLATE, False, True)
 
     assert told == "websocket stream that inflates more than 250 times"
     assert 10 < len(got) < 40
@@ -166,9 +172,10 @@ async def test_message_beyond_its_size_is_refused_however_it_comes() -> None:
     half = b"x" * (too_large // 2 + 1)
     [small] = deflated(b"0" * too_large)
     for compression, stream in (
-        (False, frame(1, b"x" * too_large)),
-        (False, frame(1, half, fin=False) + frame(0, half)),
-        (True, frame(1, small, rsv1=True)),
+        (streams.NO_COMPRESSION, frame(1, b"x" * too_large)),
+        (streams.NO_COMPRESSION, frame(1, half, fin=False) + frame(0, half)),
+        (streams.DEFLATE, frame(1, small, rsv1=True)),
+        (streams.DEFLATE_EACH, frame(1, small, rsv1=True)),
     ):
         got, told = await streams.play([stream], compression, False, True)
         assert (got, told) == ([], "bad websocket frame (PayloadTooBig)")
@@ -177,7 +184,10 @@ async def test_message_beyond_its_size_is_refused_however_it_comes() -> None:
 async def test_what_comes_with_a_failure_in_one_read_is_not_delivered() -> None:
     stream = frame(1, b"1") + frame(2, b"x") + frame(1, b"2")
 
-    assert await streams.play([stream], False, False, True) == ([b"1"], "unexpected binary websocket event")
+    assert await streams.play([stream], streams.NO_COMPRESSION, False, True) == (
+        [b"1"],
+        "unexpected binary websocket event",
+    )
 
 
 # Work
@@ -228,7 +238,9 @@ def inflate(size: int) -> None:
 
 def feed_socket(size: int) -> None:
     stream = (frame(1, b"a", fin=False) + frame(0, b"b") + frame(9, b"")) * size
-    streams.run(streams.play((stream[at : at + 5] for at in range(0, len(stream), 5)), False, False, True))
+    streams.run(
+        streams.play((stream[at : at + 5] for at in range(0, len(stream), 5)), streams.NO_COMPRESSION, False, True)
+    )
 
 
 @pytest.mark.parametrize("run", [feed_sse, read_events, inflate, feed_socket])

@@ -1,8 +1,8 @@
 """The asyncio protocol beneath a WebSocket: reads frames, pauses, and wakes the one reader.
 
 Frames are taken from each TCP read all at once and handed on as a batch, so a fast stream costs one wake-up per
-read. Whole text messages are cut out here; every other frame is the library's to read. Reading pauses when a batch is
-not fetched: back-pressure reaches the upstream's TCP window.
+read. Whole text messages, compressed or not, are cut out here; every other frame is the library's to read. Reading
+pauses when a batch is not fetched: back-pressure reaches the upstream's TCP window.
 """
 
 import asyncio
@@ -11,13 +11,14 @@ from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
+from websockets.exceptions import WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
 
 from warmline_server.clock import Clock
 from warmline_server.core import failures
 from warmline_server.core.errors import UpstreamFailure
-from warmline_server.core.ws_header import frame_at, is_plain
+from warmline_server.core.ws_header import COMPRESSED_TEXT, PLAIN_TEXT, frame_at
 from warmline_server.transport import content_coding
 
 # Read-ahead of one exchange: several times a TCP read, far below what would hurt with thousands of sockets.
@@ -154,25 +155,45 @@ class Line(ClientConnection):
                 self._owed -= len(piece)
                 self._received_bytes += len(piece)
                 super().data_received(piece)
-                if self._failure is not None:  # what came with it is as lost as what comes after it
-                    at = have
-                elif protocol.state is not State.OPEN:  # nothing is read any more: the rest is the library's to discard
-                    super().data_received(data[at:])
-                    at = have
-                continue
-            frame = frame_at(data, at)
-            if frame is None:
-                break
-            start, end = frame
-            mine = is_plain(data, at) and end - start <= self._small_frame_bytes
-            if not mine or protocol.current_size is not None:
-                self._owed = end - at
-            elif end > have:
-                break
             else:
-                self._take_message(data[start:end])
+                frame = frame_at(data, at)
+                if frame is None:
+                    break
+                kind, start, end = frame
+                mine = kind == PLAIN_TEXT or (kind == COMPRESSED_TEXT and protocol.extensions)
+                if not mine or end - start > self._small_frame_bytes or protocol.current_size is not None:
+                    self._owed = end - at
+                    continue
+                if end > have:
+                    break
+                if kind == PLAIN_TEXT:
+                    self._take_message(data[start:end])
+                    at = end
+                    continue
+                self._received_bytes += end - at
+                self._inflate(data[start:end])
                 at = end
+            if self._failure is not None:  # what came with it is as lost as what comes after it
+                at = have
+            elif protocol.state is not State.OPEN:  # nothing is read any more: the rest is the library's to discard
+                super().data_received(data[at:])
+                at = have
         self._unread = data[at:]
+
+    def _inflate(self, payload: bytes) -> None:
+        """Takes a whole message, decoded by what the handshake agreed on.
+
+        Its state is shared with the library, so frames must come here in order. What is wrong with one is thrown where
+        the library would have met it, so that the connection ends as the library ends it.
+        """
+        protocol = self.protocol
+        [deflate] = protocol.extensions
+        try:
+            frame = deflate.decode(Frame(Opcode.TEXT, payload, rsv1=True), max_size=protocol.max_message_size)
+        except WebSocketException as error:
+            protocol.parser.throw(error)
+        else:
+            self._take_text(frame)
 
     def fail(self, error: Exception) -> None:
         if self._failure is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
+from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
 from fuzz.checks import Take, cuts
@@ -117,16 +118,56 @@ async def _exchange(status: int, headers: dict[str, str], chunks: list[bytes]) -
         return events, failure.text
 
 
+# What a peer may agree to.
+NO_COMPRESSION = ""
+DEFLATE = "permessage-deflate; client_max_window_bits=12"
+DEFLATE_EACH = DEFLATE + "; server_no_context_takeover"
+
+
 def check_websocket(data: bytes) -> None:
-    """After any handshake and frames: messages, then one UpstreamFailure; the same for any cut; all within bounds."""
+    """After any handshake and frames: messages, then one UpstreamFailure; the same for any cut; all within bounds.
+
+    And what the library alone makes of the frames, up to what is refused here and not there.
+    """
     take = Take(data)
     options = take.byte()
-    compression, garbled_head, reads = bool(options & 1), bool(options & 2), not options & 4
+    garbled_head, reads = bool(options & 2), not options & 4
+    compression = NO_COMPRESSION if not options & 1 else DEFLATE_EACH if options & 8 else DEFLATE
     seed = take.byte()
     stream = take.rest()
     whole = run(play([stream], compression, garbled_head, reads))
     cut = run(play(cuts(stream, seed), compression, garbled_head, reads))
     _check_same(whole, cut)
+    if not garbled_head:
+        _check_beside_library(whole, _by_library(stream, compression))
+
+
+def _check_beside_library(found: Outcome, expected: Outcome) -> None:
+    if "bad websocket frame" in found[1] or "closed by server" in found[1]:
+        assert found == expected, "a frame is read otherwise than by the library"
+    else:
+        assert expected[0][: len(found[0])] == found[0], "a frame is read otherwise than by the library"
+
+
+def _by_library(stream: bytes, compression: str) -> Outcome:
+    """What `websockets` makes of a peer's frames without any code of ours."""
+    protocol = _client_protocol(compression)
+    protocol.send_request(protocol.connect())
+    protocol.receive_data(answer(b"".join(protocol.data_to_send()), compression) + stream)
+    [_, *events] = protocol.events_received()
+    messages: list[bytes] = []
+    parts: list[bytes] = []
+    for event in events:
+        assert isinstance(event, Frame)
+        if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            parts.append(bytes(event.data))
+            if event.fin:
+                messages.append(b"".join(parts))
+                parts = []
+    error = protocol.parser_exc
+    if error is None:
+        return messages, "websocket closed by server before response.completed"
+    return messages, f"bad websocket frame ({type(error).__name__})"
 
 
 def _check_same(whole: Outcome, cut: Outcome) -> None:
@@ -139,7 +180,7 @@ def _check_same(whole: Outcome, cut: Outcome) -> None:
         assert cut == whole, "what is read depends on how the bytes are cut"
 
 
-async def play(pieces: Iterable[bytes], compression: bool, garbled_head: bool, reads: bool) -> Outcome:
+async def play(pieces: Iterable[bytes], compression: str, garbled_head: bool, reads: bool) -> Outcome:
     """Plays a peer that sends `pieces`, the first of them as the handshake's answer where `garbled_head`."""
     faults: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
@@ -201,26 +242,29 @@ async def _messages(line: Any, wire: "Wire", feed: Iterable[bytes], reads: bool)
     return got, told
 
 
-def make_line(compression: bool) -> tuple[Any, "Wire"]:
-    protocol = ClientProtocol(
+def _client_protocol(compression: str) -> ClientProtocol:
+    return ClientProtocol(
         parse_uri("ws://peer/v1/responses"),
         extensions=[websocket._DEFLATE] if compression else None,
         max_size=MAX_MESSAGE_BYTES,
     )
-    line = websocket_line.Line(protocol, ManualClock())
+
+
+def make_line(compression: str) -> tuple[Any, "Wire"]:
+    line = websocket_line.Line(_client_protocol(compression), ManualClock())
     wire = Wire(line)
     line.connection_made(wire)
     return line, wire
 
 
-def answer(request: bytes, compression: bool) -> bytes:
+def answer(request: bytes, compression: str) -> bytes:
     """A right answer to a handshake."""
     key = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
     assert key is not None, "a handshake has a key"
     guid = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     accept = base64.b64encode(hashlib.sha1(key[1] + guid, usedforsecurity=False).digest())
     head = b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n"
-    extension = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=12\r\n" if compression else b""
+    extension = f"Sec-WebSocket-Extensions: {compression}\r\n".encode() if compression else b""
     return head + extension + b"\r\n"
 
 
