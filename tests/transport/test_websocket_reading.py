@@ -1,6 +1,9 @@
 """What arrives on a socket is the same whatever the reads were that brought it, and whoever read the frames."""
 
-from collections.abc import Sequence
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,11 +15,13 @@ from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     ServerPerMessageDeflateFactory,
 )
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import Event
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from fuzz.make import frame
 from manual_clock import ManualClock
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.transport import websocket
@@ -31,10 +36,12 @@ class Wire:
     """A transport that keeps what is written and notes pauses."""
 
     def __init__(self) -> None:
+        self.written = b""
         self.paused = False
         self.aborted = False
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        self.written += data
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -63,13 +70,15 @@ class Wire:
 class Peer:
     """Both ends of a socket, without one: the server's bytes go to the line in reads of any size."""
 
-    def __init__(self, *, deflate: bool = False) -> None:
-        client = ClientProtocol(
+    def __init__(self, *, deflate: bool = False, each: bool = False) -> None:
+        """`deflate`: both agree to compress; `each`: the server compresses each message by itself."""
+        self.client = client = ClientProtocol(
             parse_uri("ws://upstream.test/"),
             extensions=[ClientPerMessageDeflateFactory()] if deflate else None,
             max_size=LIMIT,
         )
-        self.server = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()] if deflate else None)
+        offer = ServerPerMessageDeflateFactory(server_no_context_takeover=each)
+        self.server = ServerProtocol(extensions=[offer] if deflate else None)
         self.wire = Wire()
         self.line = Line(client, ManualClock())
         transport: Any = self.wire
@@ -110,6 +119,11 @@ class Peer:
         socket = WebSocket(self.line, "connection", ManualClock())
         socket._exchange = websocket.WebSocketExchange(socket, self.line, socket._head)
         return socket
+
+    def told(self, data: bytes) -> list[Event]:
+        """What the server reads in what the client wrote."""
+        self.server.receive_data(data)
+        return self.server.events_received()
 
     async def messages(self, count: int) -> list[bytes]:
         """Takes so many messages, batch by batch."""
@@ -169,7 +183,7 @@ async def test_small_frames_that_inflate_a_thousandfold_are_read_one_by_one() ->
     assert len(await peer.line.take_frames()) == 2
 
 
-def frame(head: int, length: int, payload: bytes = b"") -> bytes:
+def raw(head: int, length: int, payload: bytes = b"") -> bytes:
     """A frame that no library would send."""
     return bytes([head, length]) + payload
 
@@ -177,13 +191,13 @@ def frame(head: int, length: int, payload: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     "bad",
     [
-        frame(0x81, 0x80 | 5, b"mask" + b"hello"),
-        frame(0xC1, 5, b"hello"),
-        frame(0x91, 5, b"hello"),
-        frame(0x83, 5, b"hello"),
-        frame(0x80, 5, b"hello"),
-        frame(0x81, 127, (LIMIT + 1).to_bytes(8, "big")),
-        frame(0x01, 5, b"hello") + frame(0x81, 5, b"world"),
+        raw(0x81, 0x80 | 5, b"mask" + b"hello"),
+        raw(0xC1, 5, b"hello"),
+        raw(0x91, 5, b"hello"),
+        raw(0x83, 5, b"hello"),
+        raw(0x80, 5, b"hello"),
+        raw(0x81, 127, (LIMIT + 1).to_bytes(8, "big")),
+        raw(0x01, 5, b"hello") + raw(0x81, 5, b"world"),
     ],
     ids=["masked", "reserved bit", "other reserved bit", "opcode", "no message", "too large", "two messages at once"],
 )
@@ -213,3 +227,151 @@ async def test_nothing_is_read_after_the_peer_said_goodbye() -> None:
     assert await peer.line.take_frames() == [b"last"]
     with pytest.raises(UpstreamFailure):
         await peer.line.take_frames()
+
+
+# Beside the library alone
+
+
+class Deflater:
+    """Compresses messages as a server does, all of them in one window or each by itself."""
+
+    def __init__(self, *, each: bool) -> None:
+        self._each = each
+        self._encoder = zlib.compressobj(wbits=-15)
+
+    def __call__(self, text: bytes) -> bytes:
+        if self._each:
+            self._encoder = zlib.compressobj(wbits=-15)
+        return (self._encoder.compress(text) + self._encoder.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A piece of a stream: one of `KINDS`, with a text of so many bytes, which shrinks to half of them."""
+
+    kind: str
+    size: int
+
+
+def text_of(size: int) -> bytes:
+    return random.Random(size).randbytes(size // 2 + 1).hex().encode()[:size]
+
+
+def fragments(payload: bytes, *, rsv1: bool) -> bytes:
+    at = len(payload) // 2
+    return frame(1, payload[:at], fin=False, rsv1=rsv1) + frame(9, b"?") + frame(0, payload[at:])
+
+
+KINDS: dict[str, Callable[[bytes, Deflater], bytes]] = {
+    "plain": lambda text, _: frame(1, text),
+    "compressed": lambda text, deflated: frame(1, deflated(text), rsv1=True),
+    "fragments": lambda text, _: fragments(text, rsv1=False),
+    "compressed fragments": lambda text, deflated: fragments(deflated(text), rsv1=True),
+    "ping": lambda text, _: frame(9, text[:125]),
+    "pong": lambda text, _: frame(10, text[:125]),
+}
+# After most of them nothing more is read.
+ODD_KINDS: dict[str, Callable[[bytes, Deflater], bytes]] = {
+    "corrupt": lambda text, _: frame(1, b"\xff" + text, rsv1=True),
+    "corrupt within": lambda text, deflated: frame(1, deflated(text)[: len(text) // 3] + b"\xff" * 9, rsv1=True),
+    "cut": lambda text, deflated: frame(1, deflated(text)[: len(text) // 3], rsv1=True),
+    "ends itself": lambda text, _: frame(1, zlib.compress(text, wbits=-15) + b"more", rsv1=True),
+    "nothing, compressed": lambda _, __: frame(1, b"", rsv1=True),
+    "bomb": lambda _, deflated: frame(1, deflated(b"0" * (LIMIT + 1)), rsv1=True),
+    "bomb in fragments": lambda _, deflated: fragments(deflated(b"0" * (LIMIT + 1)), rsv1=True),
+    "compressed within a message": lambda text, deflated: (
+        frame(1, text, fin=False) + frame(1, deflated(text), rsv1=True)
+    ),
+    "compressed continuation": lambda text, deflated: (
+        frame(1, deflated(text), fin=False, rsv1=True) + frame(0, b"", rsv1=True)
+    ),
+    "compressed ping": lambda text, deflated: frame(9, deflated(text[:50]), rsv1=True),
+    "other reserved bit": lambda text, deflated: b"\xe1" + frame(1, deflated(text), rsv1=True)[1:],
+    "masked": lambda text, _: b"\xc1\x85mask" + text[:5],
+    "close": lambda _, __: frame(8, b"\x03\xe8bye"),
+    "opcode": lambda text, _: frame(3, text[:5]),
+}
+NUMBERS = st.one_of(st.sampled_from([0, 1, 125, 126, LARGE - 1, LARGE, LIMIT, LIMIT + 1]), st.integers(0, 6000))
+STREAMS = st.lists(
+    st.builds(Sent, st.one_of(*[st.sampled_from(sorted(KINDS))] * 4, st.sampled_from(sorted(ODD_KINDS))), NUMBERS),
+    max_size=10,
+)
+
+
+def messages_of(events: Sequence[Event]) -> list[bytes]:
+    found, parts = [], []
+    for event in events:
+        if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.CONT):
+            parts.append(bytes(event.data))
+            if event.fin:
+                found.append(b"".join(parts))
+                parts = []
+    return found
+
+
+async def all_messages(line: Line) -> list[bytes]:
+    """What there is, and then nothing more."""
+    found: list[bytes] = []
+    while line._frames:
+        found += await line.take_frames()
+    return found
+
+
+def end_of(client: ClientProtocol) -> tuple[object, ...]:
+    error = client.parser_exc
+    return client.state, client.close_sent, client.close_rcvd, type(error), str(error)
+
+
+@given(stream=STREAMS, cuts=CUTS, deflate=st.booleans(), each=st.booleans())
+@settings(max_examples=300, deadline=None)
+async def test_stream_is_read_and_ends_as_the_library_alone_has_it(
+    stream: list[Sent], cuts: list[int], deflate: bool, each: bool
+) -> None:
+    deflater = Deflater(each=each)
+    data = b"".join((KINDS | ODD_KINDS)[sent.kind](text_of(sent.size), deflater) for sent in stream)
+    peer, alone = Peer(deflate=deflate, each=each), Peer(deflate=deflate, each=each)
+    alone.client.receive_data(b"".join(alone.server.data_to_send()) + data)
+
+    peer.server.writes.append(data)
+    peer.arrives(cuts)
+
+    assert await all_messages(peer.line) == messages_of(alone.client.events_received())
+    assert end_of(peer.client) == end_of(alone.client)
+    assert peer.told(peer.wire.written) == alone.told(b"".join(alone.client.data_to_send()))
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one window", "each by itself"])
+@pytest.mark.parametrize(
+    ("bad", "close"),
+    [
+        (Sent("bomb", 0), Close(1009, f"frame exceeds limit of {LIMIT} bytes")),
+        (Sent("compressed", LIMIT + 1), Close(1009, f"frame exceeds limit of {LIMIT} bytes")),
+        (Sent("corrupt", 100), Close(1002, "decompression failed")),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Sent) else "",
+)
+async def test_compressed_message_that_is_bad_ends_the_socket(bad: Sent, close: Close, each: bool) -> None:
+    deflater = Deflater(each=each)
+    peer = Peer(deflate=True, each=each)
+    before = KINDS["compressed"](b"before", deflater)
+    after = KINDS["plain"](b"after", deflater)
+    peer.server.writes.append(before + (KINDS | ODD_KINDS)[bad.kind](text_of(bad.size), deflater) + after)
+
+    peer.arrives([])
+
+    assert await peer.line.take_frames() == [b"before"]
+    with pytest.raises(UpstreamFailure, match="bad websocket frame"):
+        await peer.line.take_frames()
+    [told] = peer.told(peer.wire.written)
+    assert isinstance(told, Frame)
+    assert (told.opcode, Close.parse(told.data)) == (Opcode.CLOSE, close)
+
+
+@pytest.mark.parametrize("size", [LIMIT, SMALL_FRAME_BYTES])
+async def test_compressed_message_of_the_largest_size_is_read(size: int) -> None:
+    peer = Peer(deflate=True)
+    peer.text(b"0" * size)
+
+    peer.arrives([])
+
+    assert await peer.line.take_frames() == [b"0" * size]
