@@ -206,7 +206,7 @@ CELLS: tuple[Cell, ...] = (
         (fig.CPU_EVENT,),
         paths=("relay", "warmline"),
         note="100 sessions at 50 events/s against the simulator, which agrees to permessage-deflate. Same extension "
-        "and settings on both paths.",
+        "and windows on both paths.",
         is_deflated=True,
         short_plan={"workers": 10},
     ),

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import zstandard
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame
 
 from fuzz.checks import streams
 from fuzz.make import deflated, frame, sse
@@ -165,6 +167,22 @@ async def test_stream_that_inflates_beyond_reason_ends_the_line() -> None:
 
     assert told == "websocket stream that inflates more than 250 times"
     assert 10 < len(got) < 40
+
+
+async def test_nothing_is_inflated_after_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    inflated = 0
+    decode = PerMessageDeflate.decode
+
+    def counted(deflate: PerMessageDeflate, frame: Frame, *, max_size: int | None = None) -> Frame:
+        nonlocal inflated
+        inflated += 1
+        return decode(deflate, frame, max_size=max_size)
+
+    monkeypatch.setattr(PerMessageDeflate, "decode", counted)
+    stream = b"".join(frame(1, payload, rsv1=True) for payload in deflated(*[b"0" * 90_000] * 40))
+    got, _ = await streams.play([stream], streams.DEFLATE, False, True)
+
+    assert inflated == len(got) + 1 < 40
 
 
 async def test_message_beyond_its_size_is_refused_however_it_comes() -> None:

@@ -375,3 +375,15 @@ async def test_compressed_message_of_the_largest_size_is_read(size: int) -> None
     peer.arrives([])
 
     assert await peer.line.take_frames() == [b"0" * size]
+
+
+async def test_compressed_stream_of_any_length_is_read() -> None:
+    peer = Peer(deflate=True)
+    sent = [text_of(30_000 + number) for number in range(100)]
+    for text in sent:
+        peer.text(text)
+
+    peer.arrives([])
+
+    assert await peer.messages(len(sent)) == sent
+    assert peer.line.is_open
