@@ -22,8 +22,8 @@ from warmline_server.transport.websocket_line import Line
 MAX_ERROR_BODY_BYTES = 64 * 1024
 # How long a peer may take to answer our close frame.
 GOODBYE_S = 1.0
-# Smaller windows than the default 32 KiB: requests are sent once, and an idle socket should cost little. Level 4 takes a
-# fifth less time than the default 6, for 2 % more bytes.
+# Smaller windows than the default 32 KiB: requests are sent once, and an idle socket should cost little. Level 4 takes
+# a fifth less time than the default 6, for 2 % more bytes.
 _DEFLATE = ClientPerMessageDeflateFactory(client_max_window_bits=12, compress_settings={"memLevel": 5, "level": 4})
 
 
