@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from warmline_server.app import App, ListenError
-from warmline_server.observe import logs
+from warmline_server.observe import log_pipe
 from warmline_server.observe.otlp import TelemetryError
 from warmline_server.settings import Settings, SettingsError, load
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         environ["WARMLINE_LISTEN"] = args.listen
     try:
         settings = load(args.config, environ)
-        pipe = logs.configure(settings.telemetry.log_format, settings.telemetry.log_level)
+        pipe = log_pipe.configure(settings.telemetry.log_format, settings.telemetry.log_level)
         try:
             run_loop(_serve(settings))
         finally:

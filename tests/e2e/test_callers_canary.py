@@ -26,7 +26,7 @@ from e2e.test_callers import Endpoint, endpoint
 from observe.spans import EndedSpans
 from warmline.v1 import session_service_pb2 as sessions
 from warmline_server.app import App
-from warmline_server.observe import logs
+from warmline_server.observe import log_pipe
 from warmline_server.settings import Auth, Credential, Jwt, Telemetry, Tls
 from warmline_simulator import Simulator
 
@@ -163,7 +163,7 @@ async def test_no_secret_of_anybody_is_told_anywhere(
 ) -> None:
     monkeypatch.setenv("MARKED_KEY", f"{MARK}-env")
     log, shown = io.StringIO(), dict[str, str]()
-    pipe = logs.configure("json", "debug", stream=log)
+    pipe = log_pipe.configure("json", "debug", stream=log)
     try:
         sim = await _live(tmp_path, sources(tmp_path)[source], shown)
     finally:

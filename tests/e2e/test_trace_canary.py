@@ -14,7 +14,7 @@ import warmline
 from e2e.line import MODEL, hear, session_config, settings_for
 from observe.spans import EndedSpans, attribute
 from warmline_server.app import App
-from warmline_server.observe import logs
+from warmline_server.observe import log_pipe
 from warmline_server.settings import Credential, Telemetry
 from warmline_simulator import Connection, Nothing, Reply, Script, Simulator, ev
 
@@ -93,7 +93,7 @@ async def _live(tmp_path: Path, capsys: pytest.CaptureFixture[str], **telemetry:
         "extra_headers": {"X-Extra": f"{MARK}-request-header"},
     }
     sinks, log, scraped = Sinks(), io.StringIO(), _free_address()
-    pipe = logs.configure("json", "debug", stream=log)
+    pipe = log_pipe.configure("json", "debug", stream=log)
     try:
         async with Simulator(_script(), expect_violations=True) as sim:
             settings = msgspec.structs.replace(

@@ -14,8 +14,9 @@ from observe import record_kit as kit
 from observe.record_kit import Play
 from warmline_server.core.errors import Reason, ServiceError, WarmlineError
 from warmline_server.core.records import AttemptStatus, CallOutcome, SpanIds
-from warmline_server.observe import logs
-from warmline_server.observe.logs import LogObserver, LogPipe
+from warmline_server.observe import log_pipe
+from warmline_server.observe.log_pipe import LogPipe
+from warmline_server.observe.logs import LogObserver
 
 SPAN = SpanIds("a" * 32, "b" * 16, sampled=True)
 
@@ -25,7 +26,7 @@ class Captured:
 
     def __init__(self, log_format: str, level: str = "debug") -> None:
         self.out = io.StringIO()
-        self.pipe: LogPipe | None = logs.configure(log_format, level, stream=self.out)
+        self.pipe: LogPipe | None = log_pipe.configure(log_format, level, stream=self.out)
 
     def text(self) -> str:
         self.close()
@@ -171,12 +172,29 @@ async def test_forgotten_task_does_not_print_its_exceptions_text(json_log: Captu
     assert "MARKER" not in json.dumps(line)
 
 
-@pytest.mark.parametrize("name", logs.QUIET)
+@pytest.mark.parametrize("name", log_pipe.QUIET)
 def test_libraries_that_log_what_they_send_stay_quiet_at_debug(json_log: Captured, name: str) -> None:
     logging.getLogger(name).debug("MARKER")
     logging.getLogger(f"{name}.child").info("MARKER")
 
     assert json_log.text() == ""
+
+
+def test_line_that_cannot_be_spelled_costs_no_other(json_log: Captured, capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("any")
+    log.info("before")
+    log.info("lost", extra={"field": _Mute()})
+    log.info("after", extra={"field": object()})
+
+    assert [line["event"] for line in json_log.lines()] == ["before", "after"]
+    assert "Logging error" in capsys.readouterr().err
+
+
+def test_line_has_the_time_of_its_event_and_not_of_its_writing(json_log: Captured) -> None:
+    record = logging.makeLogRecord({"msg": "hello", "created": 1_700_000_000.25, "levelno": logging.INFO})
+    logging.getLogger("any").handle(record)
+
+    assert [line["timestamp"] for line in json_log.lines()] == ["2023-11-14T22:13:20.250000Z"]
 
 
 def test_text_is_one_line_for_a_person() -> None:
@@ -200,9 +218,9 @@ def test_auto_is_json_where_nobody_watches() -> None:
 
 
 def test_stalled_reader_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_WAITING_LINES", 5)
+    monkeypatch.setattr(log_pipe, "MAX_WAITING_LINES", 5)
     stalled = _Stalled()
-    pipe = logs.configure("json", "info", stream=stalled)
+    pipe = log_pipe.configure("json", "info", stream=stalled)
     try:
         for _ in range(50):
             logging.getLogger("any").info("hello")
@@ -210,6 +228,11 @@ def test_stalled_reader_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch)
     finally:
         stalled.go.set()
         pipe.close()
+
+
+class _Mute:
+    def __str__(self) -> str:
+        raise ValueError("no word")
 
 
 class _Stalled(io.StringIO):
