@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.sdk.environment_variables import OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import (
     SERVICE_INSTANCE_ID,
@@ -109,7 +109,11 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
         # The SDK's own counts of exported and dropped items; it reads the variable and nothing else.
         os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
     resource = _resource()
-    meters = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
+    closings = []
+    meters: MeterProvider = NoOpMeterProvider()  # a figure that nobody reads is not worked out
+    if readers:
+        meters = sdk_meters = SdkMeterProvider(readers, resource=resource, shutdown_on_exit=False)
+        closings.append(_Closing("metrics", sdk_meters.shutdown))
     is_traced = bool(exporters or span_processors)
     tracers = TracerProvider(
         None if is_traced else ALWAYS_OFF,
@@ -119,7 +123,6 @@ def open_telemetry(settings: TelemetrySettings, *, span_processors: Sequence[Spa
         # dropped is counted by processor and exporter.
         meter_provider=NoOpMeterProvider(),
     )
-    closings = [_Closing("metrics", meters.shutdown)]
     if scraped is not None:
         closings.append(_Closing("prometheus", scraped.close))
     for processor in span_processors:
