@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -56,8 +55,7 @@ def raw_digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(msgspec.Struct, frozen=True):
     """What a socket holds: `settings` by name in canonical JSON, `history` the digests of input and output in order."""
 
     settings: Mapping[str, bytes]
@@ -65,8 +63,7 @@ class Baseline:
     response_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """How a request is sent: from input index `start` on, after `previous_response_id` (blank: the whole request).
 
     `full_reason` is None exactly for an incremental request; `mismatch` says where a comparison first failed.

@@ -1,7 +1,6 @@
 """What the server looks at in the items of a conversation: their value, and which call belongs to which output."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -56,8 +55,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     half: Half | None
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(msgspec.Struct, frozen=True):
     """Items as JSON, oldest first, and what is known of each."""
 
     items: tuple[bytes, ...] = ()

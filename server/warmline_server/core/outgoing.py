@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Literal
 
+import msgspec
+
 from warmline_server.core.config import Source
 
 Dialect = Literal["openai", "codex", "azure"]
@@ -19,8 +21,7 @@ TurnStateVia = Literal["handshake", "client_metadata"]
 WEBSOCKET_BETA = "responses_websockets=2026-02-06"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What there is to tell about a session and one request of it. Blank strings and empty bytes: nothing to tell.
 
     `request_id` names the attempt, or the connection for a handshake. `turn_metadata` is a JSON object. `turn_state` is

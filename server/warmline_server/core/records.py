@@ -6,8 +6,9 @@ Payloads are bytes as sent or received and leave the process only where content 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
+
+import msgspec
 
 from warmline_server.core.errors import WarmlineError
 from warmline_server.core.events import FullReason, Mismatch, SlotOutcome, Transport, Usage
@@ -34,8 +35,7 @@ class CallOutcome(Enum):
     CANCELLED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class SpanIds:
+class SpanIds(msgspec.Struct, frozen=True):
     """A span's place: 32 and 16 hex digits. `sampled` False: the span is not kept, and says nothing of its links."""
 
     trace_id: str
@@ -43,8 +43,7 @@ class SpanIds:
     sampled: bool
 
 
-@dataclass(slots=True, eq=False)
-class SessionRecord:
+class SessionRecord(msgspec.Struct, eq=False):
     """Who a call or a connect belongs to."""
 
     session_id: str
@@ -56,8 +55,7 @@ class SessionRecord:
     server_port: int
 
 
-@dataclass(slots=True, eq=False)
-class CallRecord:
+class CallRecord(msgspec.Struct, eq=False):
     """One StreamTurn call.
 
     `trace_carrier` holds the `traceparent` and `tracestate` of the RPC's span, empty when there is none. `error` is why
@@ -72,12 +70,12 @@ class CallRecord:
     request_id: str
     started_unix_ns: int
     started_at_s: float
-    trace_carrier: Mapping[str, str] = field(default_factory=dict)
+    trace_carrier: Mapping[str, str] = msgspec.field(default_factory=dict)
     ended_unix_ns: int | None = None
     ended_at_s: float | None = None
     outcome: CallOutcome = CallOutcome.RUNNING
     error: WarmlineError | None = None
-    attempts: list["AttemptRecord"] = field(default_factory=list)
+    attempts: list["AttemptRecord"] = msgspec.field(default_factory=list)
     events_sent: int = 0
     response_id: str = ""
     upstream_request_id: str | None = None
@@ -87,8 +85,7 @@ class CallRecord:
     span: SpanIds | None = None
 
 
-@dataclass(slots=True, eq=False)
-class ConnectRecord:
+class ConnectRecord(msgspec.Struct, eq=False):
     """One WebSocket handshake. `began` is False while it waits for its place among the connects in flight.
 
     `call` is None for a warm-up; `status` is the HTTP status, None when none came; `span` None while it is not traced.
@@ -109,8 +106,7 @@ class ConnectRecord:
     span: SpanIds | None = None
 
 
-@dataclass(slots=True, eq=False)
-class AttemptRecord:
+class AttemptRecord(msgspec.Struct, eq=False):
     """One concrete upstream request.
 
     `call` is None and `number` 0 for a warm-up. `request` is the body or frame as sent; `output_items` the finished
@@ -149,7 +145,7 @@ class AttemptRecord:
     http_status: int | None = None
     usage: Usage | None = None
     incomplete_reason: str = ""
-    output_items: list[bytes] = field(default_factory=list)
+    output_items: list[bytes] = msgspec.field(default_factory=list)
     events_received: int = 0
     longest_gap_s: float | None = None
     auth_mode: str = ""

@@ -5,7 +5,6 @@ A request is held as the JSON of its parts, never decoded as a whole: items leav
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -42,8 +41,7 @@ NOTHING = Conversation()
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
+class ModelRequest(msgspec.Struct, frozen=True):
     """The whole logical request of a call.
 
     `settings`: every field but `input`, each as JSON, `client_metadata` without what the server adds to it;

@@ -3,7 +3,8 @@
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from warmline_server.core.events import FullReason, SlotOutcome, Transport, Usage
 from warmline_server.core.records import AttemptKind, AttemptRecord, AttemptStatus, SessionRecord, SpanIds
@@ -17,8 +18,7 @@ MAX_KEPT = 200_000
 TAIL_ENTRIES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Inference:
+class Inference(msgspec.Struct, frozen=True):
     """One attempt as it stood at a moment. Blank and None as in `AttemptRecord`.
 
     `number` in its session's ring counts attempts from 1 and orders them; it pages a listing.
@@ -85,8 +85,7 @@ class Tail:
         self._news.set()
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
+class _Running(msgspec.Struct, frozen=True):
     """An attempt that has not ended: its record says how it stands when somebody asks."""
 
     ring_number: int

@@ -6,8 +6,9 @@ whatever ends a call stops the upstream read, closes the books and drops a socke
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from warmline_server.clock import TimeLimit, Timer
 from warmline_server.core import delta, failures, outgoing, retry
@@ -224,7 +225,7 @@ class Call:
             return None
         acquired = session.take_parked(lane)
         if acquired is not None:
-            return replace(acquired, outcome=SlotOutcome.REUSED)
+            return msgspec.structs.replace(acquired, outcome=SlotOutcome.REUSED)
         if not self._may_wait_for_handshake():
             self._pass_over("circuit_open")
             return None

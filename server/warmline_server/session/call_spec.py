@@ -1,9 +1,10 @@
 """What a call is asked to do, and where its events go."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
+
+import msgspec
 
 from warmline_server.core import retry
 from warmline_server.core.events import Emission
@@ -17,8 +18,7 @@ class OnBusy(Enum):
     PREEMPT = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class CallSpec:
+class CallSpec(msgspec.Struct, frozen=True):
     """What a caller asked for.
 
     `settings`: body fields as JSON, the session's defaults merged in; `items`: the input, oldest first; `append_at`:

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from warmline_server.clock import Clock, Timer
 from warmline_server.core.errors import UpstreamFailure
@@ -25,8 +26,7 @@ class HandshakeUnanswered(Exception):
         self.began = began
 
 
-@dataclass(frozen=True, slots=True)
-class Acquisition:
+class Acquisition(msgspec.Struct, frozen=True):
     """A socket for an attempt, where it came from, and the handshake that opened it."""
 
     socket: WebSocket
