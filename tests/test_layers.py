@@ -64,7 +64,7 @@ RULES = {
     IDS: Rule(),
     WATCHED_FILE: Rule(),
     SETTINGS: Rule(others=("msgspec",)),
-    TRANSPORT: Rule(ours=(CORE, CLOCK), others=("zstandard",)),
+    TRANSPORT: Rule(ours=(CORE, CLOCK), others=("aiohappyeyeballs", "zstandard")),
     CREDENTIALS: Rule(ours=(CORE, CLOCK, SETTINGS, WATCHED_FILE), others=("msgspec",)),
     CALLERS: Rule(ours=(CORE, CLOCK, SETTINGS, WATCHED_FILE), others=("cryptography", "jwt", "msgspec")),
     SESSION: Rule(ours=(CORE, CLOCK, IDS, SETTINGS, TRANSPORT, CREDENTIALS), others=("msgspec",)),
@@ -91,6 +91,7 @@ RULES = {
 # Third-party packages that one file alone, or those that begin with its name, may import, whatever their package may.
 ONLY_IN = {
     "httpx": "warmline_server/transport/http.py",
+    "httpcore": "warmline_server/transport/http_network.py",
     "anyio": "warmline_server/transport/http.py",
     "websockets": "warmline_server/transport/websocket",
     "opentelemetry.exporter.otlp": "warmline_server/observe/otlp.py",

@@ -7,6 +7,7 @@ commit and say why; when a change makes it lighter, lower it. `pytest -s` prints
 import asyncio
 import sys
 from collections import Counter
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -17,18 +18,18 @@ from websockets.frames import Frame
 
 import warmline_server
 from e2e.kit import config, turn_request
-from e2e.line import open_line
+from e2e.line import Line, open_line, script_for
 from warmline.v1 import types_pb2 as types
-from warmline_simulator import Gate, Reply, Script, ev
+from warmline_simulator import Gate, Reply, ev
 
 OURS = str(Path(warmline_server.__file__).parent)
 EVENTS = 50
 WARM_UP = 5
-# By whether the socket is compressed. Measured, and a twentieth above it.
-MOST_PER_PACED_EVENT = {False: 970, True: 1050}
-MOST_PER_BURST_EVENT = {False: 445, True: 515}
+# By the kind of upstream. Measured, and a twentieth above it.
+MOST_PER_PACED_EVENT = {"plain": 970, "deflate": 1050, "http": 1120}
+MOST_PER_BURST_EVENT = {"plain": 445, "deflate": 515, "http": 335}
 
-pytestmark = pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflate"])
+pytestmark = pytest.mark.parametrize("upstream", ["plain", "deflate", "http"])
 
 
 class Count:
@@ -72,24 +73,28 @@ def assert_cut_out_here(count: Count, inflated: int) -> None:
     assert count.calls[PerMessageDeflate.decode.__code__] == inflated
 
 
-def request() -> Any:
-    return turn_request("one", session_config=config(fallback_policy=types.FallbackPolicy()))
+def request(upstream: str) -> Any:
+    policy = types.FallbackPolicy(http_only=upstream == "http")
+    return turn_request("one", session_config=config(fallback_policy=policy))
 
 
-async def test_paced_event_costs_no_more_than_it_did(deflate: bool) -> None:
+def line(upstream: str, *steps: Any) -> AbstractAsyncContextManager[Line]:
+    script = script_for("http" if upstream == "http" else "ws", Reply(events=steps))
+    return open_line(script, profile={"compression": upstream == "deflate"})
+
+
+async def test_paced_event_costs_no_more_than_it_did(upstream: str) -> None:
     """Each event is sent when the one before has arrived: a batch of one, a write of one, and nothing to share."""
     steps: list[Any] = [ev.created()]
     for number in range(WARM_UP + EVENTS):
         steps += [Gate(f"g{number}"), ev.text_delta(f"word-{number} ")]
-    async with open_line(
-        Script(creates=[Reply(events=[*steps, Gate("end"), ev.completed()])]), profile={"compression": deflate}
-    ) as line:
-        call = line.client.turns.StreamTurn(request())
+    async with line(upstream, *steps, Gate("end"), ev.completed()) as opened:
+        call = opened.client.turns.StreamTurn(request(upstream))
         arrived = 0
 
         async def pass_on(number: int) -> None:
             nonlocal arrived
-            line.sim.release(f"g{number}")
+            opened.sim.release(f"g{number}")
             while arrived <= number:
                 message: Any = await call.read()
                 arrived += sum(event.HasField("text_delta") for event in message.events)
@@ -103,22 +108,21 @@ async def test_paced_event_costs_no_more_than_it_did(deflate: bool) -> None:
         call.cancel()
 
     assert count.by_code, "something ran"
-    assert count.per_event(EVENTS) <= MOST_PER_PACED_EVENT[deflate]
-    assert_cut_out_here(count, EVENTS if deflate else 0)
+    assert count.per_event(EVENTS) <= MOST_PER_PACED_EVENT[upstream]
+    assert_cut_out_here(count, EVENTS if upstream == "deflate" else 0)
 
 
-async def test_event_of_a_burst_costs_no_more_than_it_did(deflate: bool) -> None:
+async def test_event_of_a_burst_costs_no_more_than_it_did(upstream: str) -> None:
     events = 2_000
     deltas = [ev.text_delta(f"{number} ") for number in range(events)]
-    steps: list[Any] = [ev.created(), Gate("go"), *deltas, ev.completed()]
-    async with open_line(Script(creates=[Reply(events=steps)]), profile={"compression": deflate}) as line:
-        call = line.client.turns.StreamTurn(request())
-        await line.sim.wait_for_gate("go")
+    async with line(upstream, ev.created(), Gate("go"), *deltas, ev.completed()) as opened:
+        call = opened.client.turns.StreamTurn(request(upstream))
+        await opened.sim.wait_for_gate("go")
         with Count() as count:
-            line.sim.release("go")
+            opened.sim.release("go")
             async with asyncio.timeout(30):
                 messages = [message async for message in call]
 
     assert sum(event.HasField("text_delta") for message in messages for event in message.events) == events
-    assert count.per_event(events) <= MOST_PER_BURST_EVENT[deflate]
-    assert_cut_out_here(count, events + 1 if deflate else 0)
+    assert count.per_event(events) <= MOST_PER_BURST_EVENT[upstream]
+    assert_cut_out_here(count, events + 1 if upstream == "deflate" else 0)

@@ -1,25 +1,21 @@
 """Server-sent events out of bytes, however they are cut.
 
-Source: the HTML standard, "interpreting an event stream"; `id` and `retry` are of no use here and skipped.
+Source: the HTML standard, "interpreting an event stream"; `event`, `id` and `retry` are of no use here and skipped.
 """
 
-from typing import NamedTuple
+import re
 
 from warmline_server.core import failures
 from warmline_server.core.errors import UpstreamFailure
 
 _BOM = b"\xef\xbb\xbf"
-
-
-class SseEvent(NamedTuple):
-    """`data` is the event's lines joined by newlines, not checked for encoding; `event` is blank when not told."""
-
-    data: bytes
-    event: str = ""
+_BLANK_LINE = b"\n\n"
+# An event as providers send it, whole: taken at once. All others are read line by line.
+_PLAIN_EVENT = re.compile(rb"(?:event:[^\r\n]*+\n)?data: ?+([^\r\n]*+)\n\n")
 
 
 class SseDecoder:
-    """Decodes one stream in time linear in its bytes.
+    """Decodes one stream in time linear in its bytes. An event is its data: lines joined by newlines, in any encoding.
 
     `failure` is set, for good, when a limit was passed; what came before it was returned, what follows is ignored.
     """
@@ -31,19 +27,34 @@ class SseDecoder:
         self._max_event_bytes = max_event_bytes
         self._line = bytearray()
         self._data: bytes | bytearray | None = None
-        self._event = ""
         self._at_start = True
         self._after_cr = False
+        self._plain_event_bytes = min(max_line_bytes, max_event_bytes)
 
-    def feed(self, chunk: bytes) -> list[SseEvent]:
+    def feed(self, chunk: bytes) -> list[bytes]:
         """Takes the next bytes. Returns: the events that they complete, in order."""
-        events: list[SseEvent] = []
-        if self._after_cr and chunk:
+        events: list[bytes] = []
+        at, have = 0, len(chunk)
+        while at < have and self.failure is None:
+            if self._data is None and not (self._line or self._after_cr or self._at_start):
+                while (plain := _PLAIN_EVENT.match(chunk, at)) and plain.end() - at <= self._plain_event_bytes:
+                    events.append(plain[1])
+                    at = plain.end()
+                if at == have:
+                    break
+            blank = chunk.find(_BLANK_LINE, at)
+            end = blank + len(_BLANK_LINE) if blank >= 0 else have
+            self._feed_lines(chunk[at:end], events)
+            at = end
+        return events
+
+    def _feed_lines(self, chunk: bytes, events: list[bytes]) -> None:
+        if self._after_cr:
             # The second half of a CR LF whose first half has ended the line already.
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
-        if not chunk or self.failure is not None:
-            return events
+        if not chunk:
+            return
         self._after_cr = chunk.endswith(b"\r")
         # bytes.splitlines cuts at CR, LF and CR LF and nothing else: what the standard asks for.
         lines = chunk.splitlines()
@@ -55,21 +66,20 @@ class SseDecoder:
                 self._line.clear()
             self._end_line(line, events)
             if self.failure is not None:
-                return events
+                return
         self._line += rest
         if self._at_start and len(self._line) >= len(_BOM):
             self._at_start = False
             self._line = self._line.removeprefix(_BOM)
         self._check_line(len(self._line))
-        return events
 
-    def end(self) -> list[SseEvent]:
+    def end(self) -> list[bytes]:
         """The stream is over.
 
         Returns: the event under way, if any. The standard drops it; here a proxy that swallows the last blank line
         shall not cost the response, and an event that was cut is no JSON and is skipped later on.
         """
-        events: list[SseEvent] = []
+        events: list[bytes] = []
         if self.failure is None and self._line:
             self._end_line(bytes(self._line), events)
             self._line.clear()
@@ -77,7 +87,7 @@ class SseDecoder:
             self._dispatch(events)
         return events
 
-    def _end_line(self, line: bytes, events: list[SseEvent]) -> None:
+    def _end_line(self, line: bytes, events: list[bytes]) -> None:
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BOM)
@@ -89,11 +99,8 @@ class SseDecoder:
             return
         # A line without a colon is a field without a value; one that starts with a colon is a comment.
         name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
         if name == b"data":
-            self._take_data(value)
-        elif name == b"event":
-            self._event = value.decode(errors="replace")
+            self._take_data(value.removeprefix(b" "))
 
     def _take_data(self, value: bytes) -> None:
         if self._data is None:
@@ -106,11 +113,10 @@ class SseDecoder:
         if len(self._data) > self._max_event_bytes:
             self._fail(f"SSE event of more than {self._max_event_bytes} bytes")
 
-    def _dispatch(self, events: list[SseEvent]) -> None:
+    def _dispatch(self, events: list[bytes]) -> None:
         if self._data is not None:
-            events.append(SseEvent(bytes(self._data), self._event))
+            events.append(bytes(self._data))
             self._data = None
-        self._event = ""
 
     def _check_line(self, line_bytes: int) -> None:
         if line_bytes > self._max_line_bytes:

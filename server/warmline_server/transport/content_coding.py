@@ -26,7 +26,7 @@ UNJUDGED_BYTES = 1024 * 1024
 
 
 class ContentDecoder:
-    """Undoes one body's coding.
+    """Undoes one body's coding. `is_identity`: there is none, and what comes is the content.
 
     Raises from `decode`: UpstreamFailure when the body is broken, its content passes `max_bytes`, or it inflates
     beyond `MAX_RATIO`; from the constructor: UpstreamFailure for a coding that was never accepted.
@@ -40,6 +40,7 @@ class ContentDecoder:
         make = _CODINGS.get(self._coding)
         if make is None:
             raise failures.broke_protocol(f"reply in a content coding that was not accepted (expected {ACCEPTED})")
+        self.is_identity = make is _identity
         self._inflate = make()
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
@@ -47,14 +48,18 @@ class ContentDecoder:
         self._received_bytes += len(chunk)
         try:
             for piece in self._inflate(chunk):
-                self._decoded_bytes += len(piece)
-                if self._decoded_bytes > self._max_bytes:
-                    raise failures.broke_protocol(f"reply of more than {self._max_bytes} bytes")
+                self.count(piece)
                 if is_bomb(self._received_bytes, self._decoded_bytes):
                     raise failures.broke_protocol(f"reply that inflates more than {MAX_RATIO} times")
                 yield piece
         except _errors() as error:
             raise failures.broke_protocol(f"reply that is not the {self._coding} it claims to be") from error
+
+    def count(self, content: bytes) -> None:
+        """Notes content that needs no decoding: all that `decode` does where there is no coding."""
+        self._decoded_bytes += len(content)
+        if self._decoded_bytes > self._max_bytes:
+            raise failures.broke_protocol(f"reply of more than {self._max_bytes} bytes")
 
 
 def is_bomb(received_bytes: int, decoded_bytes: int) -> bool:

@@ -54,7 +54,7 @@ async def open_fixture(path: str) -> FixtureExchange:
         raise failures.connect_failed(f"fixture {path} has more than {MAX_FILE_BYTES} bytes")
     decoder = SseDecoder(MAX_FILE_BYTES, MAX_FILE_BYTES)
     events = [*decoder.feed(data), *decoder.end()]
-    return FixtureExchange([event.data for event in events if event.data != b"[DONE]"])
+    return FixtureExchange([event for event in events if event != b"[DONE]"])
 
 
 def _read(path: Path) -> bytes:

@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from warmline_server.clock import Clock, TimeLimit, Timer
 from warmline_server.core import failures, received_headers
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.core.events import Transport
 from warmline_server.core.received_headers import Headers
-from warmline_server.core.sse import SseDecoder, SseEvent
+from warmline_server.core.sse import SseDecoder
 from warmline_server.transport.base import Head
 from warmline_server.transport.content_coding import ContentDecoder
 
@@ -38,18 +40,33 @@ class HttpLimits:
     idle_connection_s: float = 55.0
 
 
+class Source(Protocol):
+    """The connection beneath a chunked body."""
+
+    def divert(self, take: Callable[[bytes], None]) -> None:
+        """Has as much of the body as it can told to `take` as it is read; the rest comes in `Reply.chunks` as ever."""
+
+    def pause(self) -> None:
+        """Nothing more is read, until `resume`. Idempotent."""
+
+    def resume(self) -> None:
+        """Idempotent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A reply whose head is there.
 
     `chunks` is its body as it comes, encoded; it raises UpstreamFailure when the body breaks off. `close` gives the
-    connection back when the body was read to its end, and cuts it otherwise.
+    connection back when the body was read to its end, and cuts it otherwise. `source` is None where `chunks` is the only
+    way to the body.
     """
 
     status: int
     headers: Headers
     chunks: AsyncIterator[bytes]
     close: Callable[[], Awaitable[None]]
+    source: Source | None = None
 
     async def aclose(self) -> None:
         """Cancel: takes effect when the reply is closed. Cut short, a close would leave the connection in the pool for
@@ -69,7 +86,8 @@ class Reply:
 class HttpExchange:
     """A POST whose answer is an event stream; see `Exchange`.
 
-    `run` reads it, in a task of its own, at most `read_ahead_bytes` ahead of `receive`.
+    `run` reads it, in a task of its own, at most `read_ahead_bytes` ahead of `receive`. Where the connection can be asked
+    to, it tells the events past that task, which then waits for the end alone.
     """
 
     def __init__(self, clock: Clock, limits: HttpLimits) -> None:
@@ -80,6 +98,9 @@ class HttpExchange:
         self._task: asyncio.Task[None] | None = None
         self._finished = False
         self._drain_limit: Timer | None = None
+        self._drained_bytes = 0
+        self._source: Source | None = None
+        self._sse = SseDecoder(limits.max_event_bytes, limits.max_event_bytes)
         self._events: list[bytes] = []
         self._events_bytes = 0
         self._ended: BaseException | None = None
@@ -167,37 +188,62 @@ class HttpExchange:
             )
 
     async def _read(self, reply: Reply, decoder: ContentDecoder) -> None:
-        sse = SseDecoder(self._limits.max_event_bytes, self._limits.max_event_bytes)
-        drained_bytes = 0
+        if reply.source is not None and decoder.is_identity:
+            self._source = reply.source
+            reply.source.divert(partial(self._take, decoder))
         async for chunk in reply.chunks:
             if self._finished:
-                drained_bytes += len(chunk)
-                if drained_bytes > DRAIN_BYTES:
+                if self._drains_too_much(chunk):
                     return
                 continue
             for piece in decoder.decode(chunk):
-                self._add(sse.feed(piece))
-                if sse.failure is not None:
-                    raise sse.failure
+                self._add(piece)
                 await self._has_room.wait()
         if self._finished:
             return
-        self._add(sse.end())
-        raise sse.failure or failures.stream_lost(CLOSED_EARLY)
+        self._queue(self._sse.end())
+        raise self._sse.failure or failures.stream_lost(CLOSED_EARLY)
 
-    def _add(self, events: list[SseEvent]) -> None:
-        payloads = [event.data for event in events if event.data and event.data != b"[DONE]"]
+    def _take(self, decoder: ContentDecoder, chunk: bytes) -> None:
+        """As `_read` does with a chunk, in the middle of a TCP read."""
+        if self._finished:
+            if self._drains_too_much(chunk):
+                self.abandon()
+            return
+        try:
+            decoder.count(chunk)
+            self._add(chunk)
+        except UpstreamFailure as failure:
+            self._end(failure)
+            self.abandon()
+
+    def _drains_too_much(self, chunk: bytes) -> bool:
+        self._drained_bytes += len(chunk)
+        return self._drained_bytes > DRAIN_BYTES
+
+    def _add(self, content: bytes) -> None:
+        self._queue(self._sse.feed(content))
+        if self._sse.failure is not None:
+            raise self._sse.failure
+
+    def _queue(self, events: list[bytes]) -> None:
+        payloads = [event for event in events if event and event != b"[DONE]"]
         if not payloads or self._finished:
             return
         self._events += payloads
         self._events_bytes += sum(map(len, payloads)) + EVENT_COST_BYTES * len(payloads)
         if self._events_bytes > self._limits.read_ahead_bytes:
             self._has_room.clear()
+            if self._source is not None:
+                self._source.pause()
         self._wake()
 
     def _take_events(self) -> list[bytes]:
         events, self._events, self._events_bytes = self._events, [], 0
-        self._has_room.set()
+        if not self._has_room.is_set():
+            self._has_room.set()
+            if self._source is not None:
+                self._source.resume()
         return events
 
     def _run_ended(self, task: "asyncio.Task[None]") -> None:
