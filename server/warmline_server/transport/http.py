@@ -208,7 +208,8 @@ class HttpTransport:
         limit = _ConnectLimit(self._clock, connect_timeout_s)
         request.extensions = {**request.extensions, "trace": limit.trace}
         try:
-            response = await client.send(request, stream=True)
+            # Past the client's own send: no cookies are kept, no redirects followed, no credentials taken from a URL.
+            response = await client._transport_for_url(request.url).handle_async_request(request)
         except asyncio.CancelledError as error:
             await limit.close_streams()
             await _close_unused(client, request, limit.streams)

@@ -58,8 +58,8 @@ class Reply:
     """A reply whose head is there.
 
     `chunks` is its body as it comes, encoded; it raises UpstreamFailure when the body breaks off. `close` gives the
-    connection back when the body was read to its end, and cuts it otherwise. `source` is None where `chunks` is the only
-    way to the body.
+    connection back when the body was read to its end, and cuts it otherwise. `source` is None where `chunks` is the
+    only way to the body.
     """
 
     status: int
@@ -86,8 +86,8 @@ class Reply:
 class HttpExchange:
     """A POST whose answer is an event stream; see `Exchange`.
 
-    `run` reads it, in a task of its own, at most `read_ahead_bytes` ahead of `receive`. Where the connection can be asked
-    to, it tells the events past that task, which then waits for the end alone.
+    `run` reads it, in a task of its own, at most `read_ahead_bytes` ahead of `receive`. Where the connection can, it
+    tells the events past that task, which then waits for the end alone.
     """
 
     def __init__(self, clock: Clock, limits: HttpLimits) -> None:
@@ -249,6 +249,7 @@ class HttpExchange:
     def _run_ended(self, task: "asyncio.Task[None]") -> None:
         if self._drain_limit is not None:
             self._drain_limit.cancel()
+        self._source = None  # the connection may be another exchange's from here on
         error = (None if task.cancelled() else task.exception()) or failures.stream_lost("exchange is over")
         if not self._opened.done():
             self._opened.set_exception(error)

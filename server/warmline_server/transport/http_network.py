@@ -1,8 +1,8 @@
 """TCP and TLS beneath httpcore: one asyncio protocol per connection, in place of anyio's streams.
 
-What makes it worth having is `Wire.divert`: a chunked body goes from the TCP read to its reader at once, without a wake-up
-of the request's task and five layers of generators for each event. The library reads all else: heads, the end of a
-body, whatever is out of the ordinary. Importing this imports httpcore, so it is done where httpx is.
+What makes it worth having is `Wire.divert`: a chunked body goes from the TCP read to its reader at once, without a
+wake-up of the request's task and five layers of generators for each event. The library reads all else: heads, the end
+of a body, whatever is out of the ordinary. Importing this imports httpcore, so it is done where httpx is.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Network(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> "Wire":
         """Connects to the first address that answers. Raises: httpcore.ConnectError. Cancel: nothing stays open."""
-        assert timeout is None and local_address is None and socket_options is None, "the client asks for none"
+        assert (timeout, local_address, socket_options) == (None, None, None), "the client asks for none"
         loop = asyncio.get_running_loop()
         try:
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -131,7 +131,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         """Cuts the connection. Idempotent; awaits nothing, so a cancel cannot prevent it."""
-        self._take = None
+        self._chunks = self._take = None
         self._transport.abort()
 
     def get_extra_info(self, info: str) -> object:
@@ -159,6 +159,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
             self._chunks, self._take = ChunkReader(), take
             data = bytes(self._buffer)
             self._buffer.clear()
+            self.resume()
             self._take_chunks(data)
 
     def pause(self) -> None:
@@ -189,8 +190,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost, self._error = True, exc
-        if self._take is not None:
-            assert self._chunks is not None, "a diverted body is read in chunks"
+        if self._chunks is not None:
             self._chunks.eof()
             self._end_diversion()
         self.resume_writing()
@@ -219,21 +219,24 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
         return data
 
     def _take_chunks(self, data: bytes) -> None:
-        assert self._chunks is not None and self._take is not None, "the body is diverted"
-        content = self._chunks.feed(data)
+        chunks, take = self._chunks, self._take
+        assert chunks is not None, "the body is diverted"
+        assert take is not None, "the body is diverted"
+        content = chunks.feed(data)
         if content:
-            self._take(content)
-        if self._chunks.rest is not None:
+            take(content)
+        if chunks.rest is not None:
             self._end_diversion()
 
     def _end_diversion(self) -> None:
-        """Leaves the rest of the body to the library: its end alone, where it is that, so that what may follow it is
-        still here and tells the pool that the connection is out of step.
+        """Leaves the rest of the body to the library; the last chunk is handed out alone, as a head is.
+
+        What follows it is then still here, and tells the pool that the connection is out of step.
         """
-        assert self._chunks is not None and self._chunks.rest is not None, "the diversion is over"
-        self._in_head, self._head_tail = self._chunks.is_at_last_chunk, b""
-        self._buffer += self._chunks.rest
-        self._chunks = self._take = None
+        chunks, self._chunks, self._take = self._chunks, None, None
+        assert chunks is not None, "a diverted body is read in chunks"
+        self._in_head, self._head_tail = chunks.is_at_last_chunk, b""
+        self._buffer += chunks.rest or b""
         self._wake()
 
     def _wake(self) -> None:
@@ -242,7 +245,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
 
 
 def _is_readable(transport: asyncio.Transport) -> bool:
-    """Whether the end of an idle connection has come and was not read yet. Where there is no poll, the loop will tell."""
+    """Whether the end of an idle connection has come, and was not read yet. Without a poll the loop will tell later."""
     if not hasattr(select, "poll"):
         return False
     poll = select.poll()
