@@ -58,7 +58,9 @@ def test_content_is_told_before_its_chunk_is_whole() -> None:
     assert reader.rest is None
 
 
-@pytest.mark.parametrize(("rest", "is_last"), [(b"0\r\n\r\n", True), (b"00\r\n", True), (b"0;x\r\n", False), (b"x", False)])
+@pytest.mark.parametrize(
+    ("rest", "is_last"), [(b"0\r\n\r\n", True), (b"00\r\n", True), (b"0;x\r\n", False), (b"x", False)]
+)
 def test_last_chunk_is_told_from_what_is_not_understood(rest: bytes, is_last: bool) -> None:
     reader = ChunkReader()
     reader.feed(b"1\r\na\r\n" + rest)

@@ -31,6 +31,7 @@ def decode(*chunks: bytes, max_line_bytes: int = 1000, max_event_bytes: int = 10
         (b"data: a\ndata: b\n\n", [b"a\nb"]),
         (b"data: a\r\ndata: b\r\n\r\n", [b"a\nb"]),
         (b"data: a\rdata: b\r\r", [b"a\nb"]),
+        (b"\ndata: a\rdata: b\n\n", [b"a\nb"]),
         (b"data\n\n", [b""]),
         (b"data\ndata\n\n", [b"\n"]),
         (b": keep-alive\n\n", []),
@@ -123,6 +124,15 @@ def test_line_without_an_end_is_refused_as_soon_as_it_is_too_long() -> None:
     decoder.feed(b"x" * 20)
     assert decoder.failure is None
     decoder.feed(b"x")
+    assert decoder.failure is not None
+
+
+@pytest.mark.parametrize("stream", [b"data: 12345678901\n\n", b"event: 12345678901234\ndata: 1\n\n"])
+def test_large_event_in_one_piece_is_refused(stream: bytes) -> None:
+    decoder = SseDecoder(max_line_bytes=20, max_event_bytes=10)
+
+    assert decoder.feed(b"data: 1\n\n") == [b"1"]
+    assert decoder.feed(stream) == []
     assert decoder.failure is not None
 
 

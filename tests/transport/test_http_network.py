@@ -13,6 +13,7 @@ import httpx
 import pytest
 import uvloop
 
+from fuzz.checks.http_wire import Transport
 from manual_clock import ManualClock
 from transport.http_kit import Peer, RawServer, event, open_stream, opening, raw_server, soon, wait_until
 from warmline_server.core.errors import UpstreamFailure
@@ -62,7 +63,28 @@ async def test_body_that_fills_the_buffer_with_its_head_is_read_on(http: HttpTra
     assert await soon(exchange.receive()) == [b'{"type": "a"}']
 
 
-async def test_event_passes_by_the_task_of_its_request(http: HttpTransport, server: RawServer) -> None:
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+async def test_head_that_comes_in_pieces_is_followed_by_a_diverted_body(size: int) -> None:
+    wire, taken = Wire(), bytearray()
+    wire.connection_made(Transport())
+    head = b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n"
+    reply = b"".join(head) + b"3\r\nabc\r\n0\r\n\r\nmore"
+    await wire.write(b"a request")
+    handed_out = b""
+    for at in range(0, len(reply), size):
+        wire.data_received(reply[at : at + size])
+        while wire._buffer and len(handed_out) < len(b"".join(head)):
+            handed_out += await wire.read(1000)
+        if handed_out == b"".join(head):
+            wire.head_is_over()
+            wire.divert(taken.extend)
+            handed_out += b"."
+    assert (handed_out, taken) == (b"".join(head) + b".", b"abc")
+    assert await wire.read(1000) == b"0\r\n\r\n"
+    assert wire.get_extra_info("is_readable"), "what follows the end"
+
+
+async def test_body_passes_by_the_task_of_its_request(http: HttpTransport, server: RawServer) -> None:
     exchange, peer = await open_stream(http, server)
     peer.send_chunk(event("a"))
     await soon(exchange.receive())

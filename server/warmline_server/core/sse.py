@@ -10,8 +10,9 @@ from warmline_server.core.errors import UpstreamFailure
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK_LINE = b"\n\n"
-# An event as providers send it, whole: taken at once. All others are read line by line.
-_PLAIN_EVENT = re.compile(rb"(?:event:[^\r\n]*+\n)?data: ?+([^\r\n]*+)\n\n")
+# An event as providers send it, whole and without a CR: taken at once. All others are read line by line. A set of bytes
+# in place of the dots would cost ten times as much.
+_PLAIN_EVENT = re.compile(rb"(?:event:.*+\n)?data: ?+(.*+)\n\n")
 
 
 class SseDecoder:
@@ -34,9 +35,9 @@ class SseDecoder:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Takes the next bytes. Returns: the events that they complete, in order."""
         events: list[bytes] = []
-        at, have = 0, len(chunk)
+        at, have, has_cr = 0, len(chunk), b"\r" in chunk
         while at < have and self.failure is None:
-            if self._data is None and not (self._line or self._after_cr or self._at_start):
+            if self._data is None and not (has_cr or self._line or self._after_cr or self._at_start):
                 while (plain := _PLAIN_EVENT.match(chunk, at)) and plain.end() - at <= self._plain_event_bytes:
                     events.append(plain[1])
                     at = plain.end()
