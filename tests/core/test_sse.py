@@ -31,7 +31,7 @@ def decode(*chunks: bytes, max_line_bytes: int = 1000, max_event_bytes: int = 10
         (b"data: a\ndata: b\n\n", [b"a\nb"]),
         (b"data: a\r\ndata: b\r\n\r\n", [b"a\nb"]),
         (b"data: a\rdata: b\r\r", [b"a\nb"]),
-        (b"\ndata: a\rdata: b\n\n", [b"a\nb"]),
+        (b"\n\ndata: a\rdata: b\n\n", [b"a\nb"]),
         (b"data\n\n", [b""]),
         (b"data\ndata\n\n", [b"\n"]),
         (b": keep-alive\n\n", []),

@@ -222,14 +222,17 @@ async def test_abandon_cuts_a_connection_whose_reading_is_paused(http: HttpTrans
     await peer.wait_disconnected()
 
 
+@pytest.mark.parametrize("chunked", [True, False], ids=["past the library", "through it"])
 async def test_reading_pauses_while_the_caller_is_slow_and_loses_nothing(
-    http: HttpTransport, server: RawServer
+    http: HttpTransport, server: RawServer, chunked: bool
 ) -> None:
-    exchange, peer = await open_stream(http, server)
     count = 2000
+    exchange, peer = await open_stream(http, server, *([] if chunked else [f"Content-Length: {count * 10_008}"]))
     for number in range(count):
-        peer.send_chunk(b"data: " + str(number).encode().ljust(10_000) + b"\n\n")
-    peer.send_chunk(b"")
+        data = b"data: " + str(number).encode().ljust(10_000) + b"\n\n"
+        (peer.send_chunk if chunked else peer.send)(data)
+    if chunked:
+        peer.send_chunk(b"")
     await wait_until(lambda: not exchange.is_reading)
     for _ in range(5000):  # turns of the loop, many more than it takes to read all
         await asyncio.sleep(0)

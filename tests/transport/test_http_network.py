@@ -79,9 +79,27 @@ async def test_head_that_comes_in_pieces_is_followed_by_a_diverted_body(size: in
             wire.head_is_over()
             wire.divert(taken.extend)
             handed_out += b"."
-    assert (handed_out, taken) == (b"".join(head) + b".", b"abc")
+    assert (handed_out, bytes(taken)) == (b"".join(head) + b".", b"abc")
     assert await wire.read(1000) == b"0\r\n\r\n"
     assert wire.get_extra_info("is_readable"), "what follows the end"
+
+
+async def test_body_of_which_the_library_has_a_part_is_not_diverted() -> None:
+    wire, taken = Wire(), bytearray()
+    wire.connection_made(Transport())
+    await wire.write(b"a request")
+    wire.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+    await wire.read(1000)
+    wire.head_is_over()
+    wire.data_received(b"aHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
+    await wire.read(1000)
+    await wire.write(b"another, whose answer is in the library already")
+
+    wire.head_is_over()
+    wire.divert(taken.extend)
+    wire.data_received(b"3\r\ncde\r\n")
+
+    assert (await wire.read(1000), bytes(taken)) == (b"3\r\ncde\r\n", b"")
 
 
 async def test_body_passes_by_the_task_of_its_request(http: HttpTransport, server: RawServer) -> None:
@@ -189,6 +207,7 @@ def test_stream_in_tls_through_any_proxy(
                 exchange.finish()
                 peer.send_chunk(b"")
                 await wait_until(lambda: not http._tasks)
+            assert peer is not None, "the first request came over it"
             await cut(http, url, peer)
             await soon(http.close())
 

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from warmline_server.clock import Clock, TimeLimit
 from warmline_server.core import failures, received_headers
@@ -211,7 +211,6 @@ class HttpTransport:
             # Past the client's own send: no cookies are kept, no redirects followed, no credentials taken from a URL.
             response = await client._transport_for_url(request.url).handle_async_request(request)
         except asyncio.CancelledError as error:
-            await limit.close_streams()
             await _close_unused(client, request, limit.streams)
             if limit.took_the_blame():
                 raise failures.connect_timed_out(connect_timeout_s) from error
@@ -235,10 +234,6 @@ class HttpTransport:
         return Reply(response.status_code, headers, _chunks(response), response.aclose, _source(response, headers))
 
 
-class _Stream(Protocol):
-    async def aclose(self) -> None: ...
-
-
 class _ConnectLimit:
     """Cancels the running task when the connection does not stand in time; httpx's own limit knows only real time."""
 
@@ -248,22 +243,17 @@ class _ConnectLimit:
         self._task = task
         self._cancelling = task.cancelling()
         self._expired = False
-        self.streams: list[_Stream] = []
+        self.streams: list[object] = []
         self._timer = clock.call_at(clock.now_s() + limit_s, self._expire)
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
         """Told by httpcore what happens; a CONNECT to a proxy is still part of connecting."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self.streams.append(cast(_Stream, info["return_value"]))
+        if event == "connection.connect_tcp.complete":
+            self.streams.append(info["return_value"])
         elif event == "http11.send_request_headers.started":
             method = getattr(info["request"], "method", b"")
             if method != b"CONNECT":
                 self.disarm()
-
-    async def close_streams(self) -> None:
-        """Closes the connection under way: httpcore forgets it when it is cancelled during the TLS handshake."""
-        for stream in self.streams:
-            await stream.aclose()
 
     def disarm(self) -> None:
         self._timer.cancel()
@@ -277,7 +267,7 @@ class _ConnectLimit:
         self._task.cancel()
 
 
-async def _close_unused(client: "httpx.AsyncClient", request: "httpx.Request", streams: Sequence[_Stream]) -> None:
+async def _close_unused(client: "httpx.AsyncClient", request: "httpx.Request", streams: Sequence[object]) -> None:
     """Closes the connection over `streams`, which was opened for a request that was cancelled before it used it.
 
     httpcore would keep it in its pool as a new one, for ever and for nobody (measured: httpcore 1.0.9). The pool has no
