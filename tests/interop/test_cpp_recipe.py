@@ -1,20 +1,18 @@
 """The C++ recipe compiles and runs as it stands, where its toolchain is installed: one turn, and one that is left."""
 
 import asyncio
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from interop.scenario import ROOT, Scenario
-from interop.toolchain import need_none
-from interop.world import RealWorld
+from interop.pages import at_server, blocks
+from interop.scenario import ROOT
+from interop.toolchain import need_none, ran
 from warmline_simulator import Hang, Reply, Script, ev
 
 PAGE = ROOT / "docs" / "clients" / "cpp.md"
-ADDRESS = "127.0.0.1:50051"
 PROGRAMS = ("c++", "protoc", "grpc_cpp_plugin", "pkg-config")
 LIBRARIES = ("grpc++", "protobuf")
 
@@ -35,15 +33,16 @@ def _needs_toolchain() -> None:
 
 def block(language: str) -> str:
     """The page's one block of that language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return str(found)
+    (found,) = blocks(PAGE, language)
+    return found
 
 
-def build(code: str, folder: Path) -> None:
+def run(code: str, folder: Path) -> str:
+    """Builds and runs code; returns what it prints."""
     (folder / "protos").symlink_to(ROOT / "protos")
     (folder / "hello.cpp").write_text(code)
-    done = subprocess.run(["sh", "-euc", block("sh")], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    ran("sh", "-euc", block("sh"), cwd=folder)
+    return ran(folder / "hello", cwd=folder)
 
 
 @pytest.mark.timeout(600)
@@ -54,19 +53,9 @@ async def test_recipe_streams_a_turn_and_leaves_another(tmp_path: Path) -> None:
             Reply(events=[ev.created(), ev.text_delta("one, two"), Hang()]),
         ]
     )
-    scenario = Scenario(name="cpp", title="", peer="server", steps=(), script=script)
-    async with RealWorld(scenario) as world:
-        code = block("cpp")
-        assert code.count(ADDRESS) == 1
-        await asyncio.to_thread(build, code.replace(ADDRESS, world.address), tmp_path)
-        process = await asyncio.create_subprocess_exec(
-            tmp_path / "hello", stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        printed, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
+    async with at_server(block("cpp"), script) as (code, world):
+        printed = await asyncio.to_thread(run, code, tmp_path)
         await world.act("wait", ["aborts", "1"], {})
         await world.wait_calls_ended()
-        problems = world.sim.problems()
 
-    assert printed.decode() == "Hello, world\nresp_1\none, two\nleft after the first words\n"
-    assert problems == []
+    assert printed == "Hello, world\nresp_1\none, two\nleft after the first words\n"

@@ -1,19 +1,15 @@
 """The Java pages' programs run as they stand, on the artefact as it is published, in a project of their own."""
 
-import asyncio
-import json
-import os
 import re
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from interop.scenario import ROOT, Scenario
-from interop.world import RealWorld
-from warmline_simulator import Reply, Script, ev
+from interop.pages import FIRST_LINES, HELLO, blocks, check_tool_loop, play
+from interop.scenario import ROOT
+from interop.toolchain import need_programs, ran
 
 # Where nothing is cached, Maven loads its plugins and the dependencies.
 pytestmark = pytest.mark.timeout(900)
@@ -21,7 +17,6 @@ pytestmark = pytest.mark.timeout(900)
 PACKAGE = ROOT / "client_stubs" / "java"
 README = PACKAGE / "README.md"
 PAGE = ROOT / "docs" / "clients" / "java.md"
-ADDRESS = "127.0.0.1:50051"
 # Not where the scenarios' runner is built: that one knows by its sources alone whether it is up to date.
 TARGET = ROOT / ".cache" / "java" / "target"
 
@@ -87,11 +82,7 @@ class Fragment{number} {{
 
 @pytest.fixture(scope="module", autouse=True)
 def _needs_java() -> None:
-    for program in ("java", "mvn"):
-        if shutil.which(program) is None:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"this machine has no {program}")
-            pytest.skip(f"this machine has no {program}")
+    need_programs("java", "mvn")
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +102,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def maven(*words: str) -> None:
     """Runs Maven on the client."""
-    command = ("mvn", "--batch-mode", "--quiet", f"-DbuildDirectory={TARGET}", *words)
-    done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ran("mvn", "--batch-mode", "--quiet", f"-DbuildDirectory={TARGET}", *words, cwd=PACKAGE)
 
 
 def plugin_version(name: str) -> str:
@@ -124,58 +113,34 @@ def plugin_version(name: str) -> str:
     return str(found.text)
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The page's blocks in this language."""
-    found: list[str] = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
-    return found
-
-
 def command() -> str:
     """How the README runs its program."""
     (found,) = blocks(README, "sh")
     return found.strip().replace("mvn ", "mvn --batch-mode --settings settings.xml ")
 
 
-async def run(program: str, name: str, folder: Path, script: Script) -> tuple[str, RealWorld]:
-    """Runs a program against the real server; returns what it prints, and the world as it was."""
-    assert program.count(ADDRESS) == 1
-    scenario = Scenario(name="quick_start", title="", peer="server", steps=(), script=script)
-    async with RealWorld(scenario) as world:
-        (folder / "src" / "main" / "java" / f"{name}.java").write_text(program.replace(ADDRESS, world.address))
-        how = command().replace("Hello", name)
-        process = await asyncio.create_subprocess_shell(how, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        printed, said = await process.communicate()
-        assert process.returncode == 0, printed.decode() + said.decode()
-        assert world.sim.problems() == []
-    # Maven of some versions colours even nothing.
-    return re.sub("\x1b\\[[0-9;]*m", "", printed.decode()), world
+def program(name: str, folder: Path) -> Callable[[str], str]:
+    """Builds and runs code as the folder's class of that name."""
+
+    def run(code: str) -> str:
+        (folder / "src" / "main" / "java" / f"{name}.java").write_text(code)
+        printed = ran("sh", "-c", command().replace("Hello", name), cwd=folder)
+        # Maven of some versions colours even nothing.
+        return re.sub("\x1b\\[[0-9;]*m", "", printed)
+
+    return run
 
 
 async def test_quick_start_prints_the_answer_and_how_it_came(clean: Path) -> None:
-    (program,) = blocks(README, "java")
-    script = Script(creates=[Reply(events=ev.text_response("Hello, world", response_id="resp_1"))])
+    (code,) = blocks(README, "java")
 
-    printed, _ = await run(program, "Hello", clean, script)
+    printed, _ = await play(code, HELLO, program("Hello", clean))
 
-    assert re.fullmatch("Hello, world\nresp_1, slot (ADOPTED|AWAITED), over WEBSOCKET\n", printed)
+    assert re.fullmatch(FIRST_LINES, printed)
 
 
 async def test_tool_loop_answers_the_call_under_one_turn(clean: Path) -> None:
-    script = Script(
-        creates=[
-            Reply(events=ev.function_call_response("look", "{}", "call_1")),
-            Reply(events=ev.text_response("A lake.")),
-        ]
-    )
-
-    printed, world = await run(blocks(PAGE, "java")[0], "Tools", clean, script)
-
-    assert printed == "A lake.\n"
-    assert json.loads(world.sim.requests[1].raw)["input"][-1] == {
-        "type": "function_call_output",
-        "call_id": "call_1",
-        "output": '{"seen": "a lake"}',
-    }
+    await check_tool_loop(blocks(PAGE, "java")[0], program("Tools", clean))
 
 
 def test_every_fragment_of_the_page_compiles(clean: Path) -> None:
@@ -186,9 +151,7 @@ def test_every_fragment_of_the_page_compiles(clean: Path) -> None:
         (clean / "src" / "main" / "java" / f"Fragment{number}.java").write_text(made)
 
     assert len(fragments) > 3
-    how = ("mvn", "--batch-mode", "--quiet", "--settings", "settings.xml", "compile")
-    done = subprocess.run(how, cwd=clean, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ran("mvn", "--batch-mode", "--quiet", "--settings", "settings.xml", "compile", cwd=clean)
 
 
 def test_every_error_says_what_to_do_about_it() -> None:
@@ -205,7 +168,7 @@ def test_every_error_says_what_to_do_about_it() -> None:
 def test_artefact_comes_with_sources_and_documentation_and_without_the_runner(clean: Path) -> None:
     (jar,) = clean.glob("built/io/warmline/warmline/*/warmline-?.?.?.jar")
     beside = {path.name.removeprefix(jar.stem) for path in jar.parent.glob("*.jar")}
-    listed = subprocess.run(["jar", "tf", jar], check=True, capture_output=True, text=True).stdout.split()
+    listed = ran("jar", "tf", jar, cwd=clean).split()
     packages = {str(Path(name).parent) for name in listed if name.endswith(".class")}
 
     assert beside == {".jar", "-sources.jar", "-javadoc.jar"}

@@ -1,6 +1,5 @@
 """The Python pages' programs run as they stand, on the wheel, in an environment that has nothing else."""
 
-import asyncio
 import json
 import os
 import re
@@ -8,15 +7,16 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
 
-from interop.scenario import ROOT, Scenario
-from interop.world import RealWorld
-from warmline_simulator import Reply, Script, ev
+from interop.pages import FIRST_LINES, HELLO, blocks, check_tool_loop, play
+from interop.scenario import ROOT
+from interop.toolchain import ran
 
 # Where nothing is cached, the wheel's dependencies are loaded.
 pytestmark = pytest.mark.timeout(300)
@@ -25,8 +25,6 @@ UV = ROOT / ".tools" / "bin" / "uv"
 PACKAGE = ROOT / "client_stubs" / "python"
 README = PACKAGE / "README.md"
 PAGE = ROOT / "docs" / "clients" / "python.md"
-ADDRESS = "127.0.0.1:50051"
-FIRST_LINES = "Hello, world\nresp_1, slot (ADOPTED|AWAITED), over WEBSOCKET\n"
 
 # All that the client brings along; the last is grpcio's.
 LIGHT = {"warmline-client", "grpcio", "protobuf", "googleapis-common-protos", "typing-extensions"}
@@ -64,17 +62,9 @@ def environment(folder: Path, wheel: Path, *pins: str) -> Path:
     return python
 
 
-def ran(*words: str | Path, cwd: Path) -> str:
-    """Runs a command that must succeed; returns what it prints."""
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def programs(page: Path) -> list[str]:
     """The page's whole programs."""
-    blocks: list[str] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    return [block for block in blocks if block.startswith("import ")]
+    return [block for block in blocks(page, "python") if block.startswith("import ")]
 
 
 def floors() -> dict[str, str]:
@@ -89,23 +79,9 @@ def installed(python: Path) -> dict[str, str]:
     return {package["name"]: package["version"] for package in listed}
 
 
-async def run(python: Path, program: str, folder: Path, *replies: Reply) -> tuple[str, RealWorld]:
-    """Runs a program against the real server; returns what it prints, and the world as it was."""
-    assert program.count(ADDRESS) == 1
-    scenario = Scenario(name="quick_start", title="", peer="server", steps=(), script=Script(creates=list(replies)))
-    async with RealWorld(scenario) as world:
-        process = await asyncio.create_subprocess_exec(
-            python, "-W", "error", "-c", program.replace(ADDRESS, world.address),
-            cwd=folder, env={"PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        printed, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
-        assert world.sim.problems() == []
-    return printed.decode(), world
-
-
-def hello() -> Reply:
-    return Reply(events=ev.text_response("Hello, world", response_id="resp_1"))
+def program(python: Path, folder: Path) -> Callable[[str], str]:
+    """Runs code with that interpreter, and with nothing of this process's surroundings."""
+    return lambda code: ran(python, "-W", "error", "-c", code, cwd=folder, env={"PATH": os.environ["PATH"]})
 
 
 def test_client_brings_along_grpc_and_protobuf_and_nothing_of_the_server(python: Path) -> None:
@@ -113,26 +89,17 @@ def test_client_brings_along_grpc_and_protobuf_and_nothing_of_the_server(python:
 
 
 async def test_readme_runs_on_the_wheel(python: Path, tmp_path: Path) -> None:
-    printed, _ = await run(python, programs(README)[0], tmp_path, hello())
+    printed, _ = await play(programs(README)[0], HELLO, program(python, tmp_path))
 
     assert re.fullmatch(FIRST_LINES, printed)
 
 
 async def test_tool_loop_of_the_readme_answers_the_call_under_one_turn(python: Path, tmp_path: Path) -> None:
-    called = Reply(events=ev.function_call_response("look", "{}", "call_1"))
-
-    printed, world = await run(python, programs(README)[1], tmp_path, called, Reply(events=ev.text_response("A lake.")))
-
-    assert printed == "A lake.\n"
-    assert json.loads(world.sim.requests[1].raw)["input"][-1] == {
-        "type": "function_call_output",
-        "call_id": "call_1",
-        "output": '{"seen": "a lake"}',
-    }
+    await check_tool_loop(programs(README)[1], program(python, tmp_path))
 
 
 async def test_page_runs_on_the_wheel(python: Path, tmp_path: Path) -> None:
-    printed, _ = await run(python, programs(PAGE)[0], tmp_path, hello())
+    printed, _ = await play(programs(PAGE)[0], HELLO, program(python, tmp_path))
 
     assert re.fullmatch(FIRST_LINES + r"INVALID_REQUEST \['input'\]\n", printed)
 
@@ -144,18 +111,18 @@ async def test_oldest_dependencies_that_are_allowed_serve_a_turn(
     found = installed(python_with_floors)
     assert {name: found[name].removesuffix(".0") for name in floors()} == floors()
 
-    printed, _ = await run(python_with_floors, programs(page)[0], tmp_path, hello())
+    printed, _ = await play(programs(page)[0], HELLO, program(python_with_floors, tmp_path))
 
     assert re.match(FIRST_LINES, printed)
 
 
 def test_wheel_has_types_for_whoever_uses_it(python: Path, tmp_path: Path) -> None:
-    pages = [program for page in (README, PAGE) for program in programs(page)]
+    pages = [code for page in (README, PAGE) for code in programs(page)]
     wrong = "import warmline\nfrom warmline.v1 import types_pb2\nwarmline.Client(1)\ntypes_pb2.Item(json='text')\n"
     mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "--config-file", "")
 
-    for number, program in enumerate(pages):
-        (tmp_path / f"program_{number}.py").write_text(program)
+    for number, code in enumerate(pages):
+        (tmp_path / f"program_{number}.py").write_text(code)
     ran(*mypy, *(f"program_{number}.py" for number in range(len(pages))), cwd=tmp_path)
     (tmp_path / "wrong.py").write_text(wrong)
     found = subprocess.run([*mypy, "wrong.py"], cwd=tmp_path, capture_output=True, text=True)

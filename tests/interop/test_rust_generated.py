@@ -4,6 +4,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+from generated import differing
 from interop.scenario import ROOT
 
 CRATE = ROOT / "client_stubs" / "rust"
@@ -12,11 +13,8 @@ CRATE = ROOT / "client_stubs" / "rust"
 def test_rust_contract_is_up_to_date(tmp_path: Path) -> None:
     subprocess.run([ROOT / "scripts" / "generate_rust.sh", tmp_path / "proto"], check=True)
 
-    committed, made = _texts(CRATE / "proto"), _texts(tmp_path / "proto")
-    assert committed.keys() == made.keys()
-    assert len(made) == len(list((ROOT / "protos").rglob("*.proto")))
-    stale = sorted(name for name in made if committed[name] != made[name])
-    assert stale == [], "run scripts/generate_rust.sh"
+    assert differing(CRATE / "proto", tmp_path / "proto") == [], "run scripts/generate_rust.sh"
+    assert len(list((CRATE / "proto").rglob("*.proto"))) == len(list((ROOT / "protos").rglob("*.proto")))
 
 
 def test_generators_are_locked_at_their_pinned_versions() -> None:
@@ -26,7 +24,3 @@ def test_generators_are_locked_at_their_pinned_versions() -> None:
 
     assert {package["name"]: package["version"] for package in locked if package["name"] in pinned} == pinned
     assert built_with.keys() == pinned.keys()
-
-
-def _texts(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}

@@ -1,19 +1,17 @@
 """The Rust pages' programs run as they stand, on the crate as it is published, in a directory of their own."""
 
-import asyncio
-import json
 import os
 import re
 import shutil
-import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from interop.scenario import ROOT, Scenario
-from interop.world import RealWorld
-from warmline_simulator import Reply, Script, ev
+from interop.pages import HELLO, blocks, check_tool_loop, play
+from interop.scenario import ROOT
+from interop.toolchain import need_programs, ran
 
 # Where nothing is cached, the crate's dependencies are loaded and compiled.
 pytestmark = pytest.mark.timeout(900)
@@ -21,7 +19,6 @@ pytestmark = pytest.mark.timeout(900)
 CRATE = ROOT / "client_stubs" / "rust"
 README = CRATE / "README.md"
 PAGE = ROOT / "docs" / "clients" / "rust.md"
-ADDRESS = "127.0.0.1:50051"
 TARGET = ROOT / ".cache" / "interop" / "rust"
 """What the runner's build has compiled already."""
 
@@ -29,10 +26,7 @@ TARGET = ROOT / ".cache" / "interop" / "rust"
 @pytest.fixture(scope="module", autouse=True)
 def loaded() -> None:
     """The dependencies, as they are locked; nothing else is loaded here."""
-    if shutil.which("cargo") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("this machine has no cargo")
-        pytest.skip("this machine has no cargo")
+    need_programs("cargo")
     cargo("fetch", "--locked", "--quiet", cwd=CRATE, offline=False)
 
 
@@ -68,59 +62,30 @@ def cargo(*words: str, cwd: Path, offline: bool = True) -> str:
     """Runs cargo, which must succeed; returns what it prints."""
     # Without debug information, as the runner is built: what was compiled for it is then used again.
     environment = os.environ | {"CARGO_PROFILE_DEV_DEBUG": "false", "CARGO_NET_OFFLINE": str(offline).lower()}
-    done = subprocess.run(["cargo", *words], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return ran("cargo", *words, cwd=cwd, env=environment)
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The page's code in this language."""
-    found: list[str] = re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
-    return found
+def program(name: str, folder: Path) -> Callable[[str], str]:
+    """Builds and runs code as the folder's program of that name."""
 
+    def run(code: str) -> str:
+        (folder / "src" / "bin" / f"{name}.rs").write_text(code)
+        cargo("build", "--quiet", "--bin", name, "--target-dir", str(TARGET), cwd=folder)
+        return ran(TARGET / "debug" / name, cwd=folder)
 
-async def run(program: str, name: str, folder: Path, script: Script) -> tuple[str, RealWorld]:
-    """Runs a program against the real server; returns what it prints, and the world as it was."""
-    assert program.count(ADDRESS) == 1
-    scenario = Scenario(name="quick_start", title="", peer="server", steps=(), script=script)
-    async with RealWorld(scenario) as world:
-        (folder / "src" / "bin" / f"{name}.rs").write_text(program.replace(ADDRESS, world.address))
-        build = ("build", "--quiet", "--bin", name, "--target-dir", str(TARGET))
-        await asyncio.to_thread(cargo, *build, cwd=folder)
-        process = await asyncio.create_subprocess_exec(
-            TARGET / "debug" / name, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        printed, said = await process.communicate()
-        assert process.returncode == 0, said.decode()
-        assert world.sim.problems() == []
-    return printed.decode(), world
+    return run
 
 
 async def test_quick_start_prints_the_answer_and_how_it_came(clean: Path) -> None:
-    (program,) = blocks(README, "rust,no_run")
-    script = Script(creates=[Reply(events=ev.text_response("Hello, world", response_id="resp_1"))])
+    (code,) = blocks(README, "rust,no_run")
 
-    printed, _ = await run(program, "quick_start", clean, script)
+    printed, _ = await play(code, HELLO, program("quick_start", clean))
 
     assert re.fullmatch("Hello, world\nresp_1, slot (Adopted|Awaited), over Websocket\n", printed)
 
 
 async def test_tool_loop_answers_the_call_under_one_turn(clean: Path) -> None:
-    script = Script(
-        creates=[
-            Reply(events=ev.function_call_response("look", "{}", "call_1")),
-            Reply(events=ev.text_response("A lake.")),
-        ]
-    )
-
-    printed, world = await run(blocks(PAGE, "rust")[0], "tools", clean, script)
-
-    assert printed == "A lake.\n"
-    assert json.loads(world.sim.requests[1].raw)["input"][-1] == {
-        "type": "function_call_output",
-        "call_id": "call_1",
-        "output": '{"seen": "a lake"}',
-    }
+    await check_tool_loop(blocks(PAGE, "rust")[0], program("tools", clean))
 
 
 def test_all_code_of_the_page_compiles(clean: Path) -> None:

@@ -1,8 +1,10 @@
-"""What a test needs of the machine."""
+"""What a test needs of the machine, and how it runs it."""
 
 import os
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,10 @@ def need_none(missing: Sequence[str]) -> None:
         if os.environ.get("CI") == "true":
             pytest.fail(told)
         pytest.skip(told)
+
+
+def ran(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """Runs a command that must succeed; returns what it prints."""
+    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
