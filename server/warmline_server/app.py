@@ -6,8 +6,9 @@ Used as `async with App(settings) as app:`; `app.drain()` first where running ca
 import asyncio
 import logging
 import ssl
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -209,9 +210,12 @@ class App:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         stack.push_async_callback(server.stop, STOP_S)
         if self.settings.health_listen:
-            await self._build_health_server(stack)
+            # For probes that speak no TLS, and behind a policy that lets nobody else near the API.
+            health = partial(health_pb2_grpc.add_HealthServicer_to_server, self._health)
+            self.health_address = await _serve_beside(self.settings.health_listen, health, stack)
         if self.settings.admin_listen:
-            await self._build_admin_server(stack)
+            # Channelz tells addresses and counts of every connection, so it has a port of its own.
+            self.admin_address = await _serve_beside(self.settings.admin_listen, channelz.add_channelz_servicer, stack)
 
     async def _build_authenticator(self, stack: AsyncExitStack) -> "Authenticator | None":
         """Who may call; None: anybody."""
@@ -242,22 +246,6 @@ class App:
             return server_credentials(ServerCertificate(tls))
         except BadFile as error:
             raise _unusable("auth.tls", error) from None
-
-    async def _build_health_server(self, stack: AsyncExitStack) -> None:
-        """For probes that speak no TLS, and behind a policy that lets nobody else near the API."""
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        self.health_address = _listen(server, self.settings.health_listen)
-        await server.start()
-        stack.push_async_callback(server.stop, STOP_S)
-
-    async def _build_admin_server(self, stack: AsyncExitStack) -> None:
-        """Channelz tells addresses and counts of every connection, so it has a port of its own."""
-        admin = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        channelz.add_channelz_servicer(admin)
-        self.admin_address = _listen(admin, self.settings.admin_listen)
-        await admin.start()
-        stack.push_async_callback(admin.stop, STOP_S)
 
     def _add_services(self, server: grpc.aio.Server, telemetry: Telemetry) -> None:
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(self.registry), server)
@@ -290,6 +278,16 @@ def _tls_context(key: str, ca_bundle: str) -> ssl.SSLContext:
 
 def _unusable(key: str, error: BadFile) -> SettingsError:
     return SettingsError([Problem(key, str(error), "a file that can be used")])
+
+
+async def _serve_beside(listen: str, add: Callable[[grpc.aio.Server], None], stack: AsyncExitStack) -> str:
+    """Serves what `add` adds at an address of its own, without TLS. Returns: where."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    add(server)
+    address = _listen(server, listen)
+    await server.start()
+    stack.push_async_callback(server.stop, STOP_S)
+    return address
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> str:
