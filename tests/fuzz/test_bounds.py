@@ -5,7 +5,7 @@ import gc
 import gzip
 import sys
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import FrameType
 from typing import Any
 
@@ -23,7 +23,7 @@ from warmline_server.core.frames import FrameReader
 from warmline_server.core.sse import SseDecoder
 from warmline_server.transport import websocket, websocket_line
 from warmline_server.transport.content_coding import ContentDecoder
-from warmline_server.transport.http_exchange import EVENT_COST_BYTES, HttpExchange, HttpLimits, Reply
+from warmline_server.transport.http_exchange import EVENT_COST_BYTES, HttpExchange, HttpLimits
 
 MIB = 1024 * 1024
 
@@ -44,19 +44,8 @@ async def peak_bytes(work: Awaitable[object]) -> int:
 
 async def unread_reply(coding: str, chunks: Iterable[bytes]) -> None:
     """A reply that comes as fast as it is taken, to a caller who takes nothing."""
-
-    async def body() -> AsyncIterator[bytes]:
-        for chunk in chunks:
-            yield chunk
-
-    async def close() -> None:
-        pass
-
-    async def send() -> Reply:
-        return Reply(200, {"content-encoding": coding}, body(), close)
-
     exchange = HttpExchange(ManualClock(), HttpLimits(max_event_bytes=MIB // 4))
-    task = asyncio.create_task(exchange.run(send))
+    task = asyncio.create_task(exchange.run(streams.replying(200, {"content-encoding": coding}, chunks)))
     exchange.started(task)
     await exchange.opened()
     while exchange.is_reading and not task.done():  # noqa: ASYNC110  each pass lets the exchange take a chunk

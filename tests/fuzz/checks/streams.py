@@ -5,7 +5,7 @@ import atexit
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 from websockets.client import ClientProtocol
@@ -95,7 +95,9 @@ def check_http(data: bytes) -> None:
         assert cut[0] == whole[0] == []
 
 
-async def _exchange(status: int, headers: dict[str, str], chunks: list[bytes]) -> Outcome:
+def replying(status: int, headers: dict[str, str], chunks: Iterable[bytes]) -> Callable[[], Awaitable[Reply]]:
+    """Sends nothing, and gives this reply, whose body comes as fast as it is taken."""
+
     async def body() -> AsyncIterator[bytes]:
         for chunk in chunks:
             yield chunk
@@ -106,8 +108,12 @@ async def _exchange(status: int, headers: dict[str, str], chunks: list[bytes]) -
     async def send() -> Reply:
         return Reply(status, headers, body(), close)
 
+    return send
+
+
+async def _exchange(status: int, headers: dict[str, str], chunks: list[bytes]) -> Outcome:
     exchange = HttpExchange(ManualClock(), SMALL)
-    exchange.started(asyncio.create_task(exchange.run(send)))
+    exchange.started(asyncio.create_task(exchange.run(replying(status, headers, chunks))))
     events: list[bytes] = []
     try:
         await exchange.opened()
