@@ -46,39 +46,16 @@ class NetworkFault:
         proxy.on_accept = accept
 
     async def _accept(self, link: Link) -> bool:
-        match self.name:
-            case "hang":
-                await link.swallow()
-            case "reset":
-                link.reset()
-            case "close":
-                link.close()
-            case "half-close":
-                link.half_close()
-                await link.swallow()
-            case _:
-                link.on_joined = lambda: self._strike_request(link)
-                return True
+        """Returns: whether the link goes on to the upstream."""
+        if self.name != "hang" and not self._end(link):
+            link.on_joined = lambda: self.strike(link, Phase.CONNECT)
+            return True
+        if self.name in ("hang", "half-close"):
+            await link.swallow()
         return False
 
-    def _strike_request(self, link: Link) -> None:
-        """A connection that stands and whose first bytes have not come."""
-        up, down = link.pipes
-        match self.name:
-            case "cut":
-                up.cut_after(CUT_BYTES, link.close)
-            case "corrupt":
-                up.mode = Mode.CORRUPT
-            case "trickle":
-                up.mode = down.mode = Mode.TRICKLE
-            case "delay" | "late":
-                up.mode = Mode.HOLD
-            case _:
-                raise AssertionError(f"{self.name} has no place at the connect")
-
-    def strike(self, link: Link, phase: Phase) -> None:
-        """The link meets the fault; what is upstream's to send has not been sent yet."""
-        up, down = link.pipes
+    def _end(self, link: Link) -> bool:
+        """Ends the link, where that is the fault. Returns: whether it is."""
         match self.name:
             case "reset":
                 link.reset()
@@ -86,10 +63,21 @@ class NetworkFault:
                 link.close()
             case "half-close":
                 link.half_close()
+            case _:
+                return False
+        return True
+
+    def strike(self, link: Link, phase: Phase) -> None:
+        """The link meets the fault; what comes next, the request at the connect and else the answer, has not come."""
+        if self._end(link):
+            return
+        up, down = link.pipes
+        coming = up if phase is Phase.CONNECT else down
+        match self.name:
             case "cut":
-                (up if phase is Phase.IDLE else down).cut_after(CUT_BYTES, link.close)
+                (up if phase is Phase.IDLE else coming).cut_after(CUT_BYTES, link.close)
             case "corrupt":
-                down.mode = Mode.CORRUPT
+                coming.mode = Mode.CORRUPT
             case "blackhole":
                 up.mode = down.mode = Mode.DROP
             case "blackhole down":
@@ -99,7 +87,7 @@ class NetworkFault:
             case "trickle":
                 up.mode = down.mode = Mode.TRICKLE
             case "delay" | "late":
-                down.mode = Mode.HOLD
+                coming.mode = Mode.HOLD
             case _:
                 raise AssertionError(f"{self.name} has no place at {phase.value}")
 
