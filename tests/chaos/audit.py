@@ -10,7 +10,8 @@ from opentelemetry.trace import StatusCode
 
 from chaos.phases import CALL, FIRST, SECOND, WHOLE_TEXT, Phase
 from chaos.rules import Attempt, Backoff, Expected
-from chaos.stage import MODEL, Listener, Stage, settled
+from chaos.stage import MODEL, Listener, Stage
+from e2e.books import settled
 from e2e.line import seconds
 from observe.spans import attribute
 from warmline.v1 import trace_service_pb2, types_pb2

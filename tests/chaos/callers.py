@@ -178,7 +178,7 @@ class _Run:
         await until(lambda: "StreamTurn" not in "".join(stage.spans.open), "the end of the RPC's span")
         inferences = [found async for found in line.session.list_inferences(turn_id=TURN)]
         like = Cell(_HANG, self.cell.phase, self.cell.transport)
-        self.problems += audit.of_trace(like, self.expected, told, inferences, stage.spans.ended)
+        self.problems += audit.of_trace(like, self.expected, told, inferences, stage.spans.spans)
 
     async def _reach(self, stage: Stage, listener: Listener) -> None:
         """The turn is in its phase, and its caller has heard everything up to there."""

@@ -16,7 +16,8 @@ from chaos.phases import Phase
 from chaos.proxy import Link, Mode
 from chaos.rules import REQUEST_RETRIES, STREAM_RETRIES
 from chaos.scripted import StatusFault
-from chaos.stage import Books, Listener, Stage, open_stage, settled, until, until_due
+from chaos.stage import Listener, Stage, open_stage, until, until_due
+from e2e.books import Books, settled
 from e2e.line import until_slot
 
 LASTING_BUDGETS: dict[str, Any] = {"retries": STREAM_RETRIES, "request_retries": REQUEST_RETRIES}
@@ -105,7 +106,7 @@ class _Run:
         await stage.proxy.heal()
         self.problems += await line.go_on(self.expected)
         inferences = [found async for found in line.session.list_inferences(turn_id=TURN)]
-        self.problems += audit.of_trace(cell, self.expected, told, inferences, stage.spans.ended)
+        self.problems += audit.of_trace(cell, self.expected, told, inferences, stage.spans.spans)
 
     async def _strike_idle(self, stage: Stage, session: warmline.Session) -> None:
         (self.link,) = stage.proxy.open_links

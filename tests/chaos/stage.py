@@ -1,23 +1,19 @@
-"""The whole line for one cell, with the proxy in the middle, and what is counted before and after it."""
+"""The whole line for one cell, with the proxy in the middle."""
 
 import asyncio
-import collections
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 import warmline
 from chaos.network import FALLBACK_AFTER_S, IDLE_TIMEOUT_S, PING_INTERVAL_S, PING_TIMEOUT_S
 from chaos.proxy import Proxy
 from chaos.scripted import MAX_EVENT_BYTES
+from e2e.books import settled
 from e2e.line import Event, pass_by, seconds, settings_for
 from manual_clock import ManualClock
+from observe.spans import EndedSpans
 from warmline_server.app import App
 from warmline_simulator import Script, Simulator
 
@@ -37,21 +33,6 @@ PROFILE: dict[str, Any] = {
 }
 
 
-class Spans(SpanProcessor):
-    """Every span that ended, and how many have not."""
-
-    def __init__(self) -> None:
-        self.open: list[str] = []
-        self.ended: list[ReadableSpan] = []
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        self.open.append(span.name)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        self.open.remove(span.name)
-        self.ended.append(span)
-
-
 @dataclass(slots=True)
 class Stage:
     """Both ends, the middle, and the proxy between the two last. Time at the server is moved by hand."""
@@ -61,7 +42,7 @@ class Stage:
     app: App
     client: warmline.Client
     clock: ManualClock
-    spans: Spans
+    spans: EndedSpans
     left: list[str] = field(default_factory=list)
     """What the server left behind when it was closed."""
 
@@ -150,39 +131,6 @@ class Listener:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-@dataclass(slots=True)
-class Books:
-    """Tasks and sockets of this process at one moment."""
-
-    tasks: "collections.Counter[str]" = field(default_factory=collections.Counter)
-    sockets: int = 0
-
-    @classmethod
-    def now(cls) -> "Books":
-        """Counts them."""
-        names = (str(getattr(task.get_coro(), "__qualname__", task.get_coro())) for task in asyncio.all_tasks())
-        return cls(collections.Counter(names), _open_sockets())
-
-
-def _open_sockets() -> int:
-    """Sockets of this process, where the system tells; else 0."""
-    count = 0
-    with contextlib.suppress(FileNotFoundError):
-        for entry in Path("/proc/self/fd").iterdir():
-            with contextlib.suppress(OSError):
-                count += entry.readlink().name.startswith("socket:")
-    return count
-
-
-async def settled(condition: Callable[[], bool]) -> bool:
-    """Gives what is ending a moment: sockets and tasks tell nobody of their end. Returns: whether it was enough."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_S / 2):
-            while not condition():  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.001)
-    return condition()
-
-
 async def until(condition: Callable[[], bool], wanted: str) -> None:
     """Lets the loop run until `condition` holds. Raises: AssertionError when it does not come."""
     try:
@@ -216,7 +164,7 @@ async def _note_left(stage: Stage) -> None:
 @asynccontextmanager
 async def open_stage(script: Script, *, limits: dict[str, Any] | None = None) -> AsyncIterator[Stage]:
     """Opens everything; the end closes it. The simulator does not fail the run for what was not asked for."""
-    clock, spans = ManualClock(), Spans()
+    clock, spans = ManualClock(), EndedSpans()
     sim = Simulator(script, keep_frames=True)
     await sim.start()
     try:

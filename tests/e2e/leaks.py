@@ -14,13 +14,11 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-
 import warmline
+from e2e.books import SETTLE_S, Books, settled
+from observe.spans import EndedSpans
 from warmline.v1 import types_pb2
 from warmline_cli.serve import run_loop
 from warmline_server.app import App
@@ -35,7 +33,6 @@ CONCURRENT_SESSIONS = 40
 # Slow enough that a cancel meets calls that run, fast enough for thousands of turns.
 PACE_S = 0.002
 WORDS = 12
-SETTLE_S = 10.0
 
 
 class End(enum.Enum):
@@ -67,21 +64,6 @@ class Turn:
     error: warmline.WarmlineError | None = None
 
 
-class OpenSpans(SpanProcessor):
-    """Counts the spans that were started and not ended."""
-
-    def __init__(self) -> None:
-        self.started = 0
-        self.open = 0
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        self.started += 1
-        self.open += 1
-
-    def on_end(self, span: ReadableSpan) -> None:
-        self.open -= 1
-
-
 @dataclass(slots=True)
 class Report:
     """What a run came to. `problems` is empty exactly when nothing was lost, doubled or left behind."""
@@ -106,20 +88,20 @@ class Report:
 async def run(sessions: int, turns: int, *, seed: int) -> Report:
     """Runs everything in this process, on one loop, so that every task and socket can be counted."""
     report = Report(sessions, turns)
-    spans = OpenSpans()
+    spans = EndedSpans()
     # What grpc opens once, for its own loop, stays to the end of the process.
     async with App(_settings("http://127.0.0.1:9/v1")) as app, warmline.Client(app.address) as client:
         [_ async for _ in client.list_sessions()]
-    sockets_before, started_s = _open_sockets(), time.monotonic()
+    sockets_before, started_s = Books.now().sockets, time.monotonic()
     async with Simulator(keep_frames=True, pace_s=PACE_S, words=WORDS, seed=seed) as sim:
         async with App(_settings(sim.base_url), span_processors=[spans]) as app:
             await _run_line(sim, app, report, seed)
-        await _until(lambda: sim.counters.sockets_open == 0)
+        await settled(lambda: sim.counters.sockets_open == 0)
         report.expect("upstream connections after the end", sim.counters.sockets_open, 0)
-    report.expect("spans that never ended", spans.open, 0)
-    await _until(lambda: _open_sockets() <= sockets_before)
-    report.expect("open sockets of the process after the end", _open_sockets(), sockets_before)
-    report.figures |= {"spans": spans.started, "seconds": round(time.monotonic() - started_s, 1)}
+    report.expect("spans that never ended", spans.open, [])
+    await settled(lambda: Books.now().sockets <= sockets_before)
+    report.expect("open sockets of the process after the end", Books.now().sockets, sockets_before)
+    report.figures |= {"spans": len(spans.spans), "seconds": round(time.monotonic() - started_s, 1)}
     return report
 
 
@@ -136,7 +118,7 @@ def _settings(base_url: str) -> Settings:
 async def _run_line(sim: Simulator, app: App, report: Report, seed: int) -> None:
     async with warmline.Client(app.address) as client:
         [_ async for _ in client.list_sessions()]
-        tasks_before = _tasks()
+        tasks_before = Books.now().tasks
         room, told = asyncio.Semaphore(CONCURRENT_SESSIONS), list[Turn]()
 
         async def one(number: int) -> None:
@@ -260,10 +242,10 @@ def _compare_turn(report: Report, turn: Turn, records: Sequence[RequestRecord]) 
 async def _check_idle(report: Report, sim: Simulator, app: App) -> None:
     """With the sessions still there: no call runs, and no more sockets are open than may be warm."""
     registry = app.registry
-    await _until(lambda: registry.running_calls == 0)
+    await settled(lambda: registry.running_calls == 0)
     report.expect("running calls", registry.running_calls, 0)
     report.expect("sessions with a call", [s.session_id for s in registry.sessions if s.calls], [])
-    await _until(lambda: sim.counters.websockets_open <= WARM_SOCKETS)
+    await settled(lambda: sim.counters.websockets_open <= WARM_SOCKETS)
     report.expect("warm sockets beyond the limit", max(0, sim.counters.websockets_open - WARM_SOCKETS), 0)
     report.figures |= {
         "handshakes": sim.counters.handshakes,
@@ -275,34 +257,10 @@ async def _check_idle(report: Report, sim: Simulator, app: App) -> None:
 async def _check_closed(report: Report, sim: Simulator, app: App, tasks_before: "collections.Counter[str]") -> None:
     """With the sessions closed: no socket, no task."""
     report.expect("sessions after all were closed", len(list(app.registry.sessions)), 0)
-    await _until(lambda: sim.counters.websockets_open == 0)
+    await settled(lambda: sim.counters.websockets_open == 0)
     report.expect("WebSockets after all were closed", sim.counters.websockets_open, 0)
-    await _until(lambda: not _tasks() - tasks_before)
-    report.expect("tasks beyond those at the start", dict(_tasks() - tasks_before), {})
-
-
-def _tasks() -> "collections.Counter[str]":
-    """The running tasks by what they run; those of the simulator's connections are its own affair."""
-    names = (str(getattr(task.get_coro(), "__qualname__", task.get_coro())) for task in asyncio.all_tasks())
-    return collections.Counter(names)
-
-
-def _open_sockets() -> int:
-    """Sockets of this process, where the system tells; else 0."""
-    count = 0
-    with contextlib.suppress(FileNotFoundError):
-        for entry in Path("/proc/self/fd").iterdir():
-            with contextlib.suppress(OSError):
-                count += entry.readlink().name.startswith("socket:")
-    return count
-
-
-async def _until(condition: Any) -> None:
-    """Gives what is ending a moment; whoever asks afterwards finds out whether it was enough."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SETTLE_S):
-            while not condition():  # noqa: ASYNC110 - sockets and tasks tell nobody of their end
-                await asyncio.sleep(0.01)
+    await settled(lambda: not Books.now().tasks - tasks_before)
+    report.expect("tasks beyond those at the start", dict(Books.now().tasks - tasks_before), {})
 
 
 def main() -> int:

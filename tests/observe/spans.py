@@ -1,19 +1,25 @@
-"""Ended spans, kept and waited for."""
+"""Spans, kept and waited for."""
 
 import asyncio
 from collections.abc import Callable
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
 
 
 class EndedSpans(SpanProcessor):
-    """Keeps every span that ends on this loop; `wait(n)` returns once there are `n`."""
+    """Keeps every span that ends on this loop; `wait(n)` returns once there are `n`. `open`: names of the others."""
 
     def __init__(self) -> None:
         self.spans: list[ReadableSpan] = []
+        self.open: list[str] = []
         self._more = asyncio.Event()
 
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self.open.append(span.name)
+
     def on_end(self, span: ReadableSpan) -> None:
+        self.open.remove(span.name)
         self.spans.append(span)
         self._more.set()
 
