@@ -8,15 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from observe import record_kit as kit
-from observe.collectors import black_hole, collector, hang, nobody, refuse, turn_away
+from observe.collectors import EXPORTERS, black_hole, collector, hang, nobody, refuse, turn_away
 from observe.record_kit import Play
 from warmline_server.core.records import CallOutcome
 from warmline_server.observe.setup import SpanPipeline, open_telemetry
@@ -46,7 +44,7 @@ async def _endpoint(kind: str) -> AsyncIterator[str]:
 def export_threads(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Idents of the threads in which an export ran."""
     seen: set[int] = set()
-    for exporter in (OTLPSpanExporter, OTLPMetricExporter):
+    for exporter in EXPORTERS:
         original = exporter.export
 
         def export(self: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
