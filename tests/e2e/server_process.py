@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # Far more than starting or ending takes on a loaded machine.
-PATIENCE_S = 20.0
+PATIENCE_S = 50.0
 
 _INHERITED = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR")
 

@@ -40,15 +40,18 @@ async def test_reader_that_does_not_read_holds_up_the_upstream_and_is_ended(http
 
 
 async def test_reader_that_is_slow_but_reads_gets_everything() -> None:
+    clock = ManualClock()
     whole = [ev.created(), *[ev.text_delta("x" * 100_000)] * 30, ev.completed()]
-    async with open_line(Script(creates=[Reply(events=whole)]), limits={"slow_reader_s": 0.4}) as line:
+    script = Script(creates=[Reply(events=whole)])
+    async with open_line(script, clock=clock, limits={"slow_reader_s": LIMIT_S}) as line:
         call: Any = line.client.turns.StreamTurn(turn_request("one", session_config=config()))
-        texts = 0
+        texts, began_s = 0, clock.now_s()
         while (message := await call.read()) is not grpc.aio.EOF:
             texts += sum(len(event.text_delta.delta) for event in message.events)
-            await asyncio.sleep(0.02)  # the reader's own work, not a wait for anything
+            await clock.advance(LIMIT_S * 0.4)
 
     assert texts == 30 * 100_000
+    assert clock.now_s() - began_s > 2 * LIMIT_S, "the limit is for one message, not for all of them"
 
 
 @pytest.mark.parametrize("http", [False, True], ids=["WebSocket", "HTTP"])

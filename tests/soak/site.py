@@ -22,7 +22,7 @@ from warmline_cli.serve import run_loop
 T = TypeVar("T")
 
 # How long what is ending may take.
-SETTLE_S = 30.0
+SETTLE_S = 120.0
 
 
 def run_proof(work: Coroutine[object, object, T]) -> T:

@@ -20,7 +20,7 @@ def run(module: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_mixed_load_with_cancels_and_faults_leaves_nothing_behind(tmp_path: Path) -> None:
     printed = run("run", "--short", "--minutes", "0.15", "--rate", "30", "--out", str(tmp_path))
     found = json.loads((tmp_path / "soak.json").read_text())
@@ -34,7 +34,7 @@ def test_mixed_load_with_cancels_and_faults_leaves_nothing_behind(tmp_path: Path
     assert max(sample["sessions"] for sample in samples) > found["figures"]["sessions_after"] == 0
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_whoever_leaves_stops_the_upstream() -> None:
     printed = run("cancels", "--calls", "60", "--no-limit")
 
@@ -43,10 +43,11 @@ def test_whoever_leaves_stops_the_upstream() -> None:
         assert way in printed
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_stuck_readers_are_ended_and_cut_off_and_cost_the_others_nothing() -> None:
-    size = ("--rounds", "1", "--turns", "1", "--others", "20", "--readers", "4", "--slow-reader", "1")
+    # Longer than a busy machine holds up the others.
+    size = ("--rounds", "1", "--turns", "1", "--others", "20", "--readers", "4", "--slow-reader", "6")
     printed = run("slow_reader", *size, "--no-limit")
 
-    assert "2 of 2 ended with SLOW_READER" in printed
+    assert "2 of 2 ended as slow readers" in printed
     assert "0 tasks left of 4 readers" in printed
