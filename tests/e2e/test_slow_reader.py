@@ -26,7 +26,7 @@ SMALL_WINDOW = [("grpc.http2.bdp_probe", 0)]
 @pytest.mark.parametrize("http", [False, True], ids=["WebSocket", "HTTP"])
 async def test_reader_that_does_not_read_holds_up_the_upstream_and_is_ended(http: bool) -> None:
     script, session_config = endless(http)
-    async with open_line(script, limits={"slow_reader_s": 0.4}, compression=False) as line:
+    async with open_line(script, limits={"slow_reader_s": 1.0}, compression=False) as line:
         call = line.client.turns.StreamTurn(turn_request("one", session_config=session_config, turn_id="t"))
         await call.read()
         await line.sim.wait_for_aborts(1)

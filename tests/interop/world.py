@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -17,24 +17,6 @@ from warmline_simulator import Simulator
 
 # Longest wait for what a scenario expects to happen; only reached when it fails.
 PATIENCE_S = 20.0
-
-
-class World(Protocol):
-    """What a runner talks to, and what it may ask of it through the control endpoint."""
-
-    @property
-    def address(self) -> str:
-        """Where the server listens."""
-
-    def now_s(self) -> float:
-        """The time on the clock of `aborted_at_s`."""
-
-    @property
-    def aborted_at_s(self) -> list[float]:
-        """When each call given up by the caller was noticed to be so, oldest first."""
-
-    async def act(self, verb: str, words: list[str], query: Mapping[str, str]) -> Mapping[str, Any]:
-        """Does what the control endpoint was asked for. Raises: LookupError, TimeoutError."""
 
 
 class RealWorld:
@@ -66,13 +48,16 @@ class RealWorld:
 
     @property
     def address(self) -> str:
+        """Where the server listens."""
         return self.app.address
 
     def now_s(self) -> float:
+        """The time on the clock of `aborted_at_s`."""
         return self.sim.state.clock.now_s()
 
     @property
     def aborted_at_s(self) -> list[float]:
+        """When each call given up by the caller was noticed to be so, oldest first."""
         return sorted(r.aborted_at_s for r in self.sim.requests if r.aborted_at_s is not None)
 
     async def wait_calls_ended(self) -> None:
@@ -81,6 +66,7 @@ class RealWorld:
             await self.app.registry.wait_idle()
 
     async def act(self, verb: str, words: list[str], query: Mapping[str, str]) -> Mapping[str, Any]:
+        """Does what the control endpoint was asked for. Raises: LookupError, TimeoutError."""
         match verb, words:
             case "release", [gate]:
                 self.sim.release(gate)
@@ -127,7 +113,7 @@ class RealWorld:
 
 
 class FakeWorld:
-    """The fake server, directly or behind a relay."""
+    """The fake server, directly or behind a relay: for a runner the same as `RealWorld`."""
 
     def __init__(self, server: FakeServer, relay: Relay | None = None) -> None:
         self.server = server
