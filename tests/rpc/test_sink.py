@@ -38,7 +38,8 @@ async def stream(handler: Handler) -> AsyncIterator[Call]:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: method}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    options = [("grpc.max_receive_message_length", -1)]
+    # Otherwise the window may grow in the midst of a test, and take in everything that waits.
+    options = [("grpc.max_receive_message_length", -1), ("grpc.http2.bdp_probe", 0)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         method = channel.unary_stream(METHOD, response_deserializer=pb.StreamTurnResponse.FromString)
         call = method(b"")
