@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import ceilings, machine, report
 from bench.cells import CELLS, SHORT, Cell
 from bench.children import CACHE, ROOT, StartError, build_tools, plain_words, stop_all
+from bench.forecast import Forecast, former_seconds
 from bench.paths import PATHS
 from bench.paths import Path as Way
 from bench.peers import PEER_PATHS, UV
@@ -22,56 +24,109 @@ MATPLOTLIB = "matplotlib==3.11.2"
 WAYS = {**PATHS, **PEER_PATHS}
 
 
+class Ended(BaseException):
+    """The run was told to end, by this signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+def _end(number: int, _frame: object) -> None:
+    # What was started is ended now, and a second signal must not keep that from being done.
+    _set_handlers(signal.SIG_IGN)
+    raise Ended(number)
+
+
+def _set_handlers(handler: "Callable[[int, Any], None] | signal.Handlers") -> None:
+    """SIGINT too: under nohup and in the background of a shell it would be ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
 def main() -> int:
-    """Returns: 0, or 1 when something was lost or failed on a path of our own, or a cell did not run."""
+    """Returns: 0; 1 when something was lost or failed on a path of our own, or a cell did not run; 128 and the signal
+    that ended the run before its time.
+    """
     args = _arguments()
-    began_s = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began_s:6.1f} s] {text}", file=sys.stderr, flush=True)
-
-    # So that what was started is ended in that case too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    say("building the load client and the upstream")
-    build_tools()
-    results = Results(machine.describe(), settings={"repeats": args.repeats, "short": args.short})
+    _set_handlers(_end)
+    settings: dict[str, object] = {"repeats": args.repeats, "short": args.short}
+    results = Results(machine.describe(), settings=settings)
+    run = _Run(args, results)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        _measure(args, results, say)
+        run.say("building the load client and the upstream")
+        build_tools()
+        run.measure()
+    except Ended as ended:
+        run.say(f"ended by {ended}; what was measured is in {args.out}")
+        return ended.status
     finally:
         stop_all()
     if not args.short:
-        _draw(args.out, say)
+        _draw(args.out, run.say)
     return _judge(results)
 
 
-def _measure(args: argparse.Namespace, results: Results, say: Callable[[str], None]) -> None:
-    began_s = time.monotonic()
-    if not args.only:
-        results.ceilings = ceilings.measure(0.3 if args.short else 2.0)
-        results.simulator = [] if args.short else ceilings.of_the_simulator()
-        print("\n".join(map(str, results.ceilings)), *results.simulator, sep="\n", flush=True)
-    rig = Rig(Upstream(), say, args.repeats, args.short)
-    try:
-        chosen = _chosen(args.only or (SHORT if args.short else ()))
-        for number, cell in enumerate(chosen, 1):
-            ways = _ways(cell, args)
+class _Run:
+    """A run over the chosen cells."""
+
+    def __init__(self, args: argparse.Namespace, results: Results) -> None:
+        self._args = args
+        self._results = results
+        self._began_s = time.monotonic()
+        self._chosen = _chosen(args.only or (SHORT if args.short else ()))
+        former = former_seconds(args.out / "results.json", results.settings)
+        self._forecast = Forecast([cell.name for cell in self._chosen if _ways(cell, args)], former)
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    def say(self, text: str) -> None:
+        print(f"[{self._elapsed_s:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    def measure(self) -> None:
+        """Measures all; whatever ends it, what was measured is written, and what was not is named."""
+        results = self._results
+        rig = None
+        try:
+            if not self._args.only:
+                results.ceilings = ceilings.measure(0.3 if self._args.short else 2.0)
+                results.simulator = [] if self._args.short else ceilings.of_the_simulator()
+                print("\n".join(map(str, results.ceilings)), *results.simulator, sep="\n", flush=True)
+            rig = Rig(Upstream(), self.say, self._args.repeats, self._args.short)
+            self._measure_cells(rig)
+        except Ended as ended:
+            missing = [cell for cell in self._forecast.to_come if cell not in results.not_measured]
+            results.not_measured |= dict.fromkeys(missing, f"the run was ended by {ended}")
+            raise
+        finally:
+            if rig is not None:
+                rig.close()
+            results.facts = {**results.facts, "took": f"{self._elapsed_s:.0f} s"}
+            _write(self._args.out, results)
+
+    def _measure_cells(self, rig: Rig) -> None:
+        results = self._results
+        for cell in self._chosen:
+            ways = _ways(cell, self._args)
             if not ways:
                 continue
-            say(f"cell {number} of {len(chosen)}: {cell.name}")
+            done = len(self._forecast.seconds)
+            self.say(f"cell {done + 1} of {done + len(self._forecast.to_come)}: {cell.name}; {self._forecast.told()}")
+            began_s = time.monotonic()
             try:
                 results.cells[cell.name] = {one.path: one for one in cell.run(rig, ways)}
             except StartError as error:
-                say(f"NOT MEASURED {cell.name}: {error}")
+                self.say(f"NOT MEASURED {cell.name}: {error}")
                 results.not_measured[cell.name] = plain_words(str(error))
-                continue
-            results.skipped = rig.skipped
-            print(report.terminal(cell, results.cells[cell.name], WAYS), flush=True)
-            _write(args.out, results)
-    finally:
-        rig.close()
-    results.facts = {**results.facts, "took": f"{time.monotonic() - began_s:.0f} s"}
-    _write(args.out, results)
+            else:
+                results.skipped = rig.skipped
+                print(report.terminal(cell, results.cells[cell.name], WAYS), flush=True)
+            self._forecast.took(cell.name, time.monotonic() - began_s)
+            results.seconds = self._forecast.seconds
+            _write(self._args.out, results)
 
 
 def _write(out: Path, results: Results) -> None:

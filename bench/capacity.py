@@ -1,5 +1,6 @@
 """How many paced sessions a path carries before one of them stalls."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,14 +15,20 @@ SESSIONS = Column("sessions without a stall", "count")
 PACE_S = 0.02
 STALL_S = 10 * PACE_S
 STARTS_PER_S = 200
-RUNGS = tuple(round(64 * 1.25**step) for step in range(24))
+TOGETHER_S = 1.5
+"""How long all sessions stream at once."""
+FINENESS = 1.1
+RUNGS = tuple(round(16 * FINENESS**step) for step in range(64))
+FIRST_RUNG = 28
+FIRST_STRIDE = 8
+"""About a doubling."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """The largest session count at 50 events/s each with nothing lost or failed and no gap over ten times the pace.
 
-    The rungs are a quarter apart; later repeats begin two rungs below the best of the one before.
+    The first repeat gallops by doubling and then halves; later ones begin where the one before ended.
     """
 
     name: str
@@ -34,20 +41,20 @@ class Capacity:
     columns: tuple[Column, ...] = (SESSIONS,)
 
     def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
-        """Climbs until a rung fails, on each path in turn, twice at most: a climb takes half a minute."""
+        """Searches on each path in turn, three times at most: a search takes up to a minute."""
         found: dict[str, list[int]] = {path.name: [] for path in paths}
         all_measured = {path.name: Measured(self.name, path.name) for path in paths}
         with rig.running(paths, lambda path: path.start(rig.upstream)) as running:
-            for _ in range(min(rig.repeats, 2)):
+            for _ in range(min(rig.repeats, 3)):
                 for name, way in running.items():
-                    former = found[name][-1] if found[name] else 3
-                    first = 0 if rig.is_short else max(0, former - 2)
-                    rung = climb(first, 1 if rig.is_short else len(RUNGS), self._holder(way, rig, all_measured[name]))
-                    found[name].append(rung)
-                    rig.say(f"{self.name} {name}: {RUNGS[rung] if rung >= 0 else 0} sessions")
-        for name, rungs in found.items():
-            counts = [float(RUNGS[rung]) if rung >= 0 else 0.0 for rung in rungs]
-            all_measured[name].figures = {SESSIONS.name: Spread.of(counts)}
+                    first, stride = (max(0, found[name][-1]), 1) if found[name] else (FIRST_RUNG, FIRST_STRIDE)
+                    # The short form only shows that it runs.
+                    rungs = 1 if rig.is_short else len(RUNGS)
+                    holds = self._holder(way, rig, all_measured[name])
+                    found[name].append(highest(0 if rig.is_short else first, stride, rungs, holds))
+                    rig.say(f"{self.name} {name}: {_sessions(found[name][-1])} sessions")
+        for name, answers in found.items():
+            all_measured[name].figures = {SESSIONS.name: Spread.of([float(_sessions(rung)) for rung in answers])}
         return list(all_measured.values())
 
     def _holder(self, way: Running, rig: Rig, measured: Measured) -> Callable[[int], bool]:
@@ -55,28 +62,45 @@ class Capacity:
 
     def _holds(self, sessions: int, way: Running, rig: Rig, measured: Measured) -> bool:
         stagger_s = sessions / STARTS_PER_S
-        words = round((stagger_s + 2.0) / PACE_S) if not rig.is_short else 20
+        words = 20 if rig.is_short else round((stagger_s + TOGETHER_S) / PACE_S)
         shape = Shape(words=words, pace_s=PACE_S)
-        plan = {"workers": sessions, "turns": 1, "warmup_turns": 1, "words": words, "stall_s": STALL_S}
-        taken = sample({**plan, **way.plan, "stagger_s": stagger_s, "prefix": f"n{sessions}"}, shape, way, rig.upstream)
+        plan = {**way.plan, "workers": sessions, "turns": 1, "warmup_turns": 1, "words": words}
+        plan |= {"stall_s": STALL_S, "stagger_s": stagger_s, "prefix": f"n{next(_rounds)}"}
+        taken = sample(plan, shape, way, rig.upstream, warm_up=Shape(words=8))
         loaded = taken.loaded
         measured.rig_share = max(measured.rig_share, taken.rig_share)
         if taken.rig_share > NEAR_A_CEILING:
             measured.flags.append(f"the rig itself was near its ceiling at {sessions} sessions")
-        return not (loaded.lost or loaded.failed or loaded.stalls)
+        held = not (loaded.lost or loaded.failed or loaded.stalls)
+        why = "" if held else f": {loaded.stalls} stalls, {loaded.lost} lost, {loaded.failed} failed"
+        rig.say(f"{self.name} {measured.path}: {sessions} sessions {'held' if held else 'did not hold'}{why}")
+        return held
 
 
-def climb(first: int, rungs: int, holds: Callable[[int], bool]) -> int:
-    """Goes up from rung `first` until one fails, or down from it until one holds.
+_rounds = itertools.count()
 
-    Returns: the highest rung that held; -1 if none did.
+
+def _sessions(rung: int) -> int:
+    return RUNGS[rung] if rung >= 0 else 0
+
+
+def highest(first: int, stride: int, rungs: int, holds: Callable[[int], bool]) -> int:
+    """Finds the highest rung that holds: gallops from rung `first` by strides that double, then halves what is left.
+
+    Returns: a rung that held, below one that did not or the end; -1 where none did.
     """
-    if holds(first):
-        while first + 1 < rungs and holds(first + 1):
-            first += 1
-        return first
-    while first > 0:
-        first -= 1
-        if holds(first):
-            return first
-    return -1
+    held, failed = -1, rungs
+    asked = first
+    while held < asked < failed:
+        if holds(asked):
+            held = asked
+        else:
+            failed = asked
+        if held < 0:
+            asked = max(0, failed - stride)
+        elif failed == rungs:
+            asked = min(rungs - 1, held + stride)
+        else:
+            asked = (held + failed) // 2
+        stride *= 2
+    return held

@@ -113,8 +113,14 @@ class Load:
         return measured
 
 
-def sample(plan: load.Plan, shape: Shape, running: Running, upstream: AnyUpstream) -> Sample:
-    """Measures once. The server's CPU is read after the warm-up and after the last event."""
+def sample(
+    plan: load.Plan, shape: Shape, running: Running, upstream: AnyUpstream, *, warm_up: Shape | None = None
+) -> Sample:
+    """Measures once. The server's CPU is read after the warm-up and after the last event.
+
+    Args: `warm_up` is what the lines are warmed up by; None: answers of the same length without a pace, for that would
+        only take time.
+    """
     before: list[_Reading] = []
     after: list[_Reading] = []
 
@@ -124,8 +130,7 @@ def sample(plan: load.Plan, shape: Shape, running: Running, upstream: AnyUpstrea
 
     if running.server is not None:
         running.server.wake()
-    # Lines are warmed up by answers of the same length without a pace: it would only take time.
-    upstream.set_shape(dataclasses.replace(shape, pace_s=0.0, first_delay_s=0.0))
+    upstream.set_shape(warm_up or dataclasses.replace(shape, pace_s=0.0, first_delay_s=0.0))
     try:
         loaded = load.run(plan, at_ready=at_ready, at_end=lambda: after.append(_Reading.take(running, upstream)))
     finally:

@@ -1,5 +1,7 @@
 """Cells about resident memory: an empty server's, a warm session's, a running call's, and after many cancelled ones."""
 
+import math
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,14 +111,25 @@ class Memory:
 
 
 GROWTH = Column("growth per call", "bytes")
+CALLS = Column("calls", "count")
 AFTER = Column("RSS after", "MiB")
 RATE = Column("cancelled calls", "1/s")
 STOPPED = Column("answers stopped upstream", "%")
 
+WORKERS = 16
+WARM_UP_CALLS = 8000
+"""After these the heap is as large as full rings of recent attempts make it, 256 a session."""
+PARTS = 20
+LIMIT_S = {"warmline": 220.0, "warmline-traced": 30.0}
+
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """RSS growth over calls that their callers cancel in mid-stream, on the same sessions all along."""
+    """RSS growth over calls that their callers cancel in mid-stream; the sessions are closed at each reading.
+
+    The growth per call is the slope of the least squares through the readings. A path makes `calls`, or as many as its
+    limit of time allows.
+    """
 
     name: str
     title: str
@@ -126,41 +139,55 @@ class Cancelled:
     variant: str = ""
     paths: tuple[str, ...] = ("warmline", "warmline-traced")
     has_peers: bool = False
-    columns: tuple[Column, ...] = (GROWTH, AFTER, RATE, STOPPED)
+    columns: tuple[Column, ...] = (GROWTH, CALLS, AFTER, RATE, STOPPED)
 
     def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
-        """Once: it takes minutes. The traced path makes a twentieth of the calls."""
+        """Once: it takes minutes."""
         return [self._on(path, rig) for path in paths]
 
     def _on(self, path: Path, rig: Rig) -> Measured:
-        calls = self.calls if path.name == "warmline" else self.calls // 20
-        calls = 400 if rig.is_short else calls
-        workers = 16
         measured = Measured(self.name, path.name)
-        shape = Shape(words=100, pace_s=0.002)
-        rig.upstream.set_shape(shape)
+        rig.upstream.set_shape(Shape(words=100, pace_s=0.002))
         with rig.running([path], lambda path: path.start(rig.upstream)) as running:
             way = running[path.name]
-            plan = {**way.plan, "workers": workers, "cancel_after": 3, "prefix": "cancelled"}
-            # After this the heap is as large as full rings of recent attempts make it, 256 a session. Every reading is
-            # taken with the sessions closed.
-            first = load.run({**plan, "turns": max(1, (48 if rig.is_short else 8000) // workers)})
-            measured.note(first)
-            before, counted = _settled_rss(way), rig.upstream.stats()
-            done, elapsed_s = 0, 0.0
-            for part in range(4):
-                loaded = load.run({**plan, "turns": calls // 4 // workers})
-                measured.note(loaded)
-                done, elapsed_s = done + loaded.cancelled, elapsed_s + loaded.elapsed_s
-                so_far = (_settled_rss(way) - before) / max(1, done)
-                rig.say(f"{self.name} {path.name}: {done} calls, {so_far:.0f} bytes each (part {part + 1} of 4)")
-            after = _settled_rss(way)
-            aborted = rig.upstream.stats()["aborted"] - counted["aborted"]
+            plan = {**way.plan, "workers": WORKERS, "cancel_after": 3, "prefix": "cancelled"}
+            measured.note(load.run({**plan, "turns": 3 if rig.is_short else WARM_UP_CALLS // WORKERS}))
+            before = rig.upstream.stats()["aborted"]
+            readings, elapsed_s = self._readings(rig, way, {**plan, "turns": self._turns(rig)}, measured)
+            aborted = rig.upstream.stats()["aborted"] - before
+        done, after = readings[-1]
         values = {
-            GROWTH: (after - before) / max(1, done),
+            GROWTH: slope(readings),
+            CALLS: float(done),
             AFTER: after / KIB / KIB,
             RATE: done / elapsed_s,
             STOPPED: 100 * aborted / max(1, done),
         }
         measured.figures = {column.name: Spread.of([value]) for column, value in values.items()}
         return measured
+
+    def _turns(self, rig: Rig) -> int:
+        return 2 if rig.is_short else self.calls // PARTS // WORKERS
+
+    def _readings(
+        self, rig: Rig, way: Running, plan: load.Plan, measured: Measured
+    ) -> tuple[list[tuple[int, int]], float]:
+        """Calls so far and RSS after each part, and how long the calls took."""
+        readings, done, elapsed_s = [(0, _settled_rss(way))], 0, 0.0
+        end = time.monotonic() + LIMIT_S[measured.path]
+        for part in range(1, PARTS + 1):
+            loaded = load.run(plan)
+            measured.note(loaded)
+            done, elapsed_s = done + loaded.cancelled, elapsed_s + loaded.elapsed_s
+            readings.append((done, _settled_rss(way)))
+            rig.say(f"{self.name} {measured.path}: {done} calls, {slope(readings):.0f} bytes each ({part} of {PARTS})")
+            if time.monotonic() > end:
+                measured.flags.append(f"{done} calls in the time there was")
+                break
+        return readings, elapsed_s
+
+
+def slope(readings: Sequence[tuple[int, int]]) -> float:
+    """Bytes per call: the slope of the least squares through (calls, bytes); NaN where no call was made."""
+    calls, rss = zip(*readings, strict=True)
+    return statistics.linear_regression(calls, rss).slope if calls[-1] > calls[0] else math.nan

@@ -28,6 +28,8 @@ class Results:
     cells: dict[str, dict[str, Measured]] = dataclasses.field(default_factory=dict)
     """By cell and path."""
     settings: dict[str, object] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """How long each cell took."""
 
 
 def rows(cell: Cell, measured: ByPath, ways: Mapping[str, Way]) -> list[list[str]]:

@@ -1,20 +1,27 @@
 """The benchmark's own reckoning: what it reads off histograms, clocks and results, and how its cells are made."""
 
+import contextlib
+import itertools
+import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from bench import figures, proc, report
-from bench.capacity import climb
+from bench.capacity import RUNGS, highest
 from bench.cells import CELLS, SHORT
 from bench.children import ROOT, plain_words
 from bench.figures import Measured, Sample
+from bench.forecast import Forecast, former_seconds
 from bench.load import Histogram, Loaded
 from bench.load_cell import Load
+from bench.memory import slope
 from bench.paths import PATHS
 from bench.peers import PEER_PATHS
 from bench.stats import Spread, short
@@ -144,17 +151,32 @@ def test_a_p99_has_its_thousand_samples_in_five_repeats() -> None:
             assert 5 * workers * turns >= figures.ENOUGH_FOR_P99, cell.name
 
 
-def test_the_largest_count_that_holds_is_found_from_either_side() -> None:
-    for first in range(6):
-        for limit in range(-1, 6):
-            asked: list[int] = []
+def test_the_largest_count_that_holds_is_found_from_either_side_and_asked_for_but_once() -> None:
+    for first, stride, limit in itertools.product(range(20), (1, 3, 8), range(-1, 20)):
+        asked: list[int] = []
 
-            def holds(rung: int, limit: int = limit, asked: list[int] = asked) -> bool:
-                asked.append(rung)
-                return rung <= limit
+        def holds(rung: int, limit: int = limit, asked: list[int] = asked) -> bool:
+            asked.append(rung)
+            return rung <= limit
 
-            assert climb(first, 6, holds) == limit
-            assert len({*asked}) == len(asked)
+        assert highest(first, stride, 20, holds) == limit
+        assert len({*asked}) == len(asked)
+
+
+def test_a_search_for_the_largest_count_takes_few_rounds() -> None:
+    """Each takes seconds: a first search over the whole ladder, and one more where the answer is known."""
+    for limit in range(-1, len(RUNGS)):
+        asked: list[int] = []
+
+        def holds(rung: int, limit: int = limit, asked: list[int] = asked) -> bool:
+            asked.append(rung)
+            return rung <= limit
+
+        highest(28, 8, len(RUNGS), holds)
+        assert len(asked) <= 9
+        asked.clear()
+        highest(max(0, limit), 1, len(RUNGS), holds)
+        assert len(asked) <= 2
 
 
 def test_a_figure_without_a_value_is_null_in_the_json() -> None:
@@ -163,7 +185,82 @@ def test_a_figure_without_a_value_is_null_in_the_json() -> None:
     assert '"median": null' in report.as_json(results)
 
 
-@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
+def test_growth_per_call_is_the_slope_through_all_readings() -> None:
+    base = 70 << 20
+    readings = [(1000 * n, base + 40_000 * n + (200_000 if n == 3 else 0)) for n in range(21)]
+    assert slope([(1000 * n, base + 40_000 * n) for n in range(21)]) == pytest.approx(40)
+    # Two readings alone would say 106 or none at all.
+    assert slope(readings) == pytest.approx(38, abs=2)
+    assert math.isnan(slope([(0, base), (0, base)]))
+
+
+def test_what_a_run_still_takes_is_told_by_the_run_before(tmp_path: Path) -> None:
+    settings: dict[str, object] = {"repeats": 5, "short": False}
+    results = report.Results({}, settings=settings, seconds={"a": 30.0, "b": 90.0})
+    (tmp_path / "results.json").write_text(report.as_json(results))
+
+    forecast = Forecast(["a", "b", "new"], former_seconds(tmp_path / "results.json", settings))
+    assert forecast.told() == "about 3 min left"
+    forecast.took("a", 1.0)
+    assert forecast.left_s == 150.0
+    assert former_seconds(tmp_path / "results.json", {**settings, "repeats": 1}) == {}
+    assert former_seconds(tmp_path / "none.json", settings) == {}
+
+
+def test_without_a_run_before_it_is_told_by_the_cells_so_far() -> None:
+    forecast = Forecast(["a", "b", "c"], {})
+    assert forecast.told() == "time left unknown"
+    forecast.took("a", 20.0)
+    assert forecast.left_s == 40.0
+
+
+NEEDS_GO = pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
+
+
+@NEEDS_GO
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_run_that_is_ended_keeps_what_it_has_and_leaves_nothing_running(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """As under nohup: SIGINT is ignored when it starts."""
+    command = [sys.executable, "-m", "bench", "--short", "--repeats", "1", "--only", "first-c1", "turn-cold", "cpu"]
+    mark = f"bench-test-{os.getpid()}-{number.name}"
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "BENCH_TEST": mark},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "cell 2 of" in line:
+                break
+        # Something runs for the second cell by now, or is being started.
+        process.send_signal(number)
+        told = process.stderr.read()
+
+    assert process.returncode == 128 + number, told
+    assert f"ended by {number.name}" in told
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results["cells"]) == ["first-c1"]
+    assert all(why == f"the run was ended by {number.name}" for why in results["not_measured"].values())
+    assert "turn-cold" in results["not_measured"]
+    assert [pid for pid in proc.descendants(1) if mark in environ_of(pid)] == []
+
+
+def environ_of(pid: int) -> str:
+    """What a process was started with; blank for one that is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    return ""
+
+
+@NEEDS_GO
 @pytest.mark.timeout(600)
 def test_the_load_client_and_the_upstream_pass_their_own_tests() -> None:
     done = subprocess.run(["go", "test", "./..."], cwd=ROOT / "bench", capture_output=True, text=True)

@@ -128,6 +128,7 @@ func (r *rotating) close() {
 
 func warm(ctx context.Context, plan Plan, line line) error {
 	unrecorded := newRecords(0)
+	plan.Words = 0 // a warm-up may be shorter
 	one(ctx, plan, line, unrecorded)
 	if unrecorded.failedStreams > 0 {
 		return fmt.Errorf("a warm-up turn failed: %v", unrecorded.errors)
