@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import proc
 
@@ -37,14 +38,59 @@ def plain_words(output: str) -> str:
     return re.sub(r"(?<![\w.])/(?:[\w.@+-]+/)+", ".../", words)[-300:]
 
 
-_started: "list[Child]" = []
+_spawned: "list[subprocess.Popen[Any]]" = []
+
+
+def spawn(command: Sequence[str], core: int | None, **options: Any) -> "subprocess.Popen[Any]":
+    """Starts a process on a core, which `stop_all` knows of. `options` as Popen takes them.
+
+    A signal that ends the run waits meanwhile: what was started and is not known would stay.
+    """
+    held = {signal.SIGINT, signal.SIGTERM}
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+
+    def prepare() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+
+    try:
+        process = subprocess.Popen(list(command), preexec_fn=prepare, **options)
+        _spawned.append(process)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+    return process
+
+
+def end(process: "subprocess.Popen[Any]", limit_s: float = 15.0) -> None:
+    """Ends a process and whatever it started, by id. Idempotent."""
+    if process.poll() is None:
+        family = proc.descendants(process.pid)
+        send(process.pid, signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pid in family[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    if process in _spawned:
+        _spawned.remove(process)
 
 
 def stop_all() -> None:
     """Ends whatever still runs: what was starting when the run was broken off."""
-    for child in _started:
-        child.stop()
-    _started.clear()
+    for process in [*_spawned]:
+        end(process)
+
+
+def send(root: int, number: signal.Signals) -> None:
+    """Sends a signal to a process and all below it."""
+    for pid in proc.descendants(root):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Child:
@@ -64,18 +110,17 @@ class Child:
         self.log = CACHE / "logs" / f"{name}.log"
         self.log.parent.mkdir(exist_ok=True)
         with self.log.open("wb") as output:
-            self._process = subprocess.Popen(
-                list(command),
+            self._process = spawn(
+                command,
+                core,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environ or {})},
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
             )
         self.pid = self._process.pid
-        _started.append(self)
 
     def wait_for(self, mark: str, limit_s: float = 120.0) -> str:
         """Waits until the output holds `mark`. Returns: the word after it. Raises: StartError."""
@@ -103,33 +148,16 @@ class Child:
         return self._process.poll() is None
 
     def stop(self, limit_s: float = 15.0) -> None:
-        """Ends the process and whatever it started, by id. Idempotent."""
-        if self._process.poll() is not None:
-            return
-        family = proc.descendants(self.pid)
-        self.wake()
-        self._process.terminate()
-        try:
-            self._process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for pid in family[1:]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """As `end`."""
+        end(self._process, limit_s)
 
     def sleep(self) -> None:
         """Holds the process still, so that it takes no CPU while another one is measured."""
-        self._signal(signal.SIGSTOP)
+        send(self.pid, signal.SIGSTOP)
 
     def wake(self) -> None:
         """Lets it go on."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in proc.descendants(self.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        send(self.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager

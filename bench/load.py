@@ -2,14 +2,13 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.children import CACHE, RIG_CORE, StartError
+from bench.children import CACHE, RIG_CORE, StartError, end, spawn
 
 Plan = Mapping[str, object]
 
@@ -94,14 +93,9 @@ def run(
         that hangs.
     Raises: StartError when the client fails; failed turns are no failure of the client, they are counted.
     """
-    process = subprocess.Popen(
-        [str(CACHE / "load"), "run"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
-    )
+    command = [str(CACHE / "load"), "run"]
+    pipe = subprocess.PIPE
+    process = spawn(command, core, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -123,9 +117,7 @@ def run(
         guard.cancel()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        if process.poll() is None:
-            process.terminate()
-        process.wait()
+        end(process)
         process.stdout.close()
         process.stderr.close()
 
