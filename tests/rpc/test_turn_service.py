@@ -1,8 +1,10 @@
 """When StreamTurn sends a status, and to whom it sends none. What its callers are told otherwise is in `e2e`."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,11 +52,17 @@ async def running_call(
     """A call whose answer is under way, and the task that serves it."""
     clock = ManualClock()
     async with open_line(Script(creates=[Reply.model(gate="g")]), clock=clock) as line:
-        current_caller.set(ANYBODY)
-        request = turn_request("one", session_config=config(), **fields)
-        handler = asyncio.create_task(TurnService(line.app.registry).StreamTurn(request, context))
+        handler = serve(line, context, **fields)
         await line.sim.wait_for_gate("g")
         yield line, clock, handler
+
+
+def serve(line: Line, context: Context, **fields: Any) -> "asyncio.Task[None]":
+    """Serves a call as grpc does."""
+    current_caller.set(ANYBODY)
+    request = turn_request("one", session_config=config(), **fields)
+    service: Any = TurnService(line.app.registry)
+    return asyncio.create_task(service.StreamTurn(request, context))
 
 
 async def test_call_whose_deadline_has_passed_is_left_to_grpc_which_cancels_it() -> None:
@@ -107,3 +115,22 @@ async def test_call_that_runs_into_its_max_duration_is_told_at_once() -> None:
             await handler
 
     assert context.statuses == [CODE.DEADLINE_EXCEEDED]
+
+
+async def test_call_that_its_caller_cancels_is_gone_without_the_collector() -> None:
+    context = Context()
+    seen = weakref.ref(context)
+    async with open_line(Script(creates=[Reply.model(gate="g")])) as line:
+        handler = serve(line, context)
+        await line.sim.wait_for_gate("g")
+        gc.collect()
+        gc.disable()
+        try:
+            handler.cancel()
+            with suppress(asyncio.CancelledError):
+                await handler
+            del context, handler
+            await line.sim.wait_for_aborts(1)
+            assert seen() is None
+        finally:
+            gc.enable()

@@ -265,8 +265,8 @@ def is_idle_but_for_sessions(found: Any, counts: dict[str, Any]) -> bool:
 
 
 def _show(done: int, calls: int, rss: float) -> None:
-    if sys.stderr.isatty():
-        print(f"{done:7} of {calls} cancelled  {rss / MIB:6.1f} MiB ", end="\r", file=sys.stderr, flush=True)
+    end = "\r" if sys.stderr.isatty() else "\n"
+    print(f"{done:7} of {calls} cancelled  {rss / MIB:6.1f} MiB ", end=end, file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -106,7 +106,11 @@ class Call:
                 timer.cancel()
             self._close_books(error)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                # It holds this frame: a circle that would keep the whole call until the collector comes by.
+                del error
 
     def _why_cancelled(self, cancelled: asyncio.CancelledError) -> BaseException:
         """Our own stop, made an error; else the caller's, which stays a cancellation."""
