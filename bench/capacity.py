@@ -41,11 +41,11 @@ class Capacity:
     columns: tuple[Column, ...] = (SESSIONS,)
 
     def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
-        """Searches on each path in turn, three times at most: a search takes up to a minute."""
+        """Searches on each path in turn, twice at most: the first search takes a minute."""
         found: dict[str, list[int]] = {path.name: [] for path in paths}
         all_measured = {path.name: Measured(self.name, path.name) for path in paths}
         with rig.running(paths, lambda path: path.start(rig.upstream)) as running:
-            for _ in range(min(rig.repeats, 3)):
+            for _ in range(min(rig.repeats, 2)):
                 for name, way in running.items():
                     first, stride = (max(0, found[name][-1]), 1) if found[name] else (FIRST_RUNG, FIRST_STRIDE)
                     # The short form only shows that it runs.
@@ -66,7 +66,7 @@ class Capacity:
         shape = Shape(words=words, pace_s=PACE_S)
         plan = {**way.plan, "workers": sessions, "turns": 1, "warmup_turns": 1, "words": words}
         plan |= {"stall_s": STALL_S, "stagger_s": stagger_s, "prefix": f"n{next(_rounds)}"}
-        taken = sample(plan, shape, way, rig.upstream, warm_up=Shape(words=8))
+        taken = sample(plan, shape, way, rig.upstream)
         loaded = taken.loaded
         measured.rig_share = max(measured.rig_share, taken.rig_share)
         if taken.rig_share > NEAR_A_CEILING:

@@ -65,7 +65,7 @@ def _first(
         f"first-c{workers}",
         title,
         # The limit of time is for slow peers: all others are done long before.
-        {"workers": workers, "turns": turns, "duration_s": 3.0, "warmup_turns": 1, "words": words}
+        {"workers": workers, "turns": turns, "duration_s": 2.0, "warmup_turns": 1, "words": words}
         | {"stagger_s": words * pace_s},
         Shape(words=words, pace_s=pace_s),
         (*FIRST, *more),
@@ -87,8 +87,10 @@ def _paced(sessions: int, words: int = 60) -> Load:
         (fig.CPU_EVENT, fig.LATENCY_P50, fig.LATENCY_P99),
         paths=(*OWN, "warmline-http") if sessions == 50 else OWN[1:],
         has_peers=sessions == 50,
-        note="Turns of 60 deltas, of 300 where they are long, 20 ms apart; starts spread over 0.4 s. The CPU includes "
-        "start and end of the turns, which weigh more in short ones, and whatever the process does besides.",
+        peer_repeats=3,
+        note="Turns of 60 deltas, of 160 where they are long, 20 ms apart; starts spread over 0.4 s. The CPU includes "
+        "start and end of the turns, which weigh more in short ones, and whatever the process does besides. Peers "
+        "three times.",
         group="cpu",
         variant=("1 session" if sessions == 1 else f"{sessions} sessions") + (", long turns" if is_long else ""),
         short_plan={"words": 20, "stagger_s": 0.1},
@@ -99,7 +101,7 @@ def _first_turn(name: str, variant: str, **plan: object) -> Load:
     return Load(
         f"turn-{name}",
         "First event of a turn, handshake of 150 ms",
-        {"workers": 1, "turns": 20, "words": 4, "fresh_session": True, **plan},
+        {"workers": 1, "turns": 12, "words": 4, "fresh_session": True, **plan},
         Shape(words=4),
         (fig.FIRST_P50,),
         paths=("warmline",),
@@ -190,14 +192,14 @@ _MEMORY_NOTE = (
 )
 
 CELLS: tuple[Cell, ...] = (
-    _first(1, 8, 0.001, 220, "First event, one session", paths=(*OWN, "warmline-http")),
+    _first(1, 4, 0.001, 220, "First event, one session", paths=(*OWN, "warmline-http")),
     _first(16, 16, 0.005, 13, "First event, 16 sessions", paths=BARE),
     _first(64, 64, 0.005, 4, "First event, 64 sessions", fig.STREAMS_S),
     _paced(1),
     _paced(50),
     _paced(100),
     _paced(200),
-    _paced(100, words=300),
+    _paced(100, words=160),
     Load(
         "cpu-100-deflate",
         "Server CPU per event, compressed",
@@ -245,7 +247,7 @@ CELLS: tuple[Cell, ...] = (
         "capacity",
         "Sessions at 50 events/s without a stall",
         note="The most sessions of which none has a gap of over 200 ms, a lost event or a failed turn, while all "
-        "stream together for 1.5 s; turns start at 200 a second. Found to within a tenth, in three searches.",
+        "stream together for 1.5 s; turns start at 200 a second. Found to within a tenth, in two searches.",
     ),
     _first_turn("cold", "cold", warm_up="none"),
     _first_turn("warmed", "warmed", await_ready=True),
@@ -276,7 +278,7 @@ CELLS: tuple[Cell, ...] = (
         "Memory over 100,000 cancelled calls",
         note="16 sessions, callers leave after the third of 100 deltas. Growth is the slope of the least squares "
         "through up to 21 readings of RSS, sessions closed, after 8000 such calls that are not counted. With tracing "
-        "as many calls as fit into 30 s, without it at most 220 s.",
+        "as many calls as fit into 20 s, without it into 150 s.",
     ),
 )
 

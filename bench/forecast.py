@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+ENOUGH = 3
+"""Cells after which a guess about others is one."""
+
 
 class Forecast:
     """Told which cells are to come and how long each took. `former`: seconds by cell, of another run."""
@@ -22,11 +25,13 @@ class Forecast:
 
     @property
     def left_s(self) -> float:
-        """Seconds for all cells to come; one of which nothing is known counts like the mean. NaN: nothing is known."""
+        """Seconds for all cells to come; one of which nothing is known counts like the middle one. NaN: too early."""
         known = [self._former[name] for name in self.to_come if name in self._former]
-        seen = [*self._former.values()] or [*self.seconds.values()]
         unknown = len(self.to_come) - len(known)
-        return sum(known) + (unknown * statistics.mean(seen) if seen else math.nan) if unknown else sum(known)
+        if not unknown:
+            return sum(known)
+        seen = [*self._former.values(), *self.seconds.values()]
+        return sum(known) + unknown * statistics.median(seen) if len(seen) >= ENOUGH else math.nan
 
     def told(self) -> str:
         """As words."""

@@ -113,14 +113,8 @@ class Load:
         return measured
 
 
-def sample(
-    plan: load.Plan, shape: Shape, running: Running, upstream: AnyUpstream, *, warm_up: Shape | None = None
-) -> Sample:
-    """Measures once. The server's CPU is read after the warm-up and after the last event.
-
-    Args: `warm_up` is what the lines are warmed up by; None: answers of the same length without a pace, for that would
-        only take time.
-    """
+def sample(plan: load.Plan, shape: Shape, running: Running, upstream: AnyUpstream) -> Sample:
+    """Measures once. The server's CPU is read after the warm-up and after the last event."""
     before: list[_Reading] = []
     after: list[_Reading] = []
 
@@ -130,7 +124,7 @@ def sample(
 
     if running.server is not None:
         running.server.wake()
-    upstream.set_shape(warm_up or dataclasses.replace(shape, pace_s=0.0, first_delay_s=0.0))
+    upstream.set_shape(shape.for_warming_up)
     try:
         loaded = load.run(plan, at_ready=at_ready, at_end=lambda: after.append(_Reading.take(running, upstream)))
     finally:

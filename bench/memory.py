@@ -120,7 +120,7 @@ WORKERS = 16
 WARM_UP_CALLS = 8000
 """After these the heap is as large as full rings of recent attempts make it, 256 a session."""
 PARTS = 20
-LIMIT_S = {"warmline": 220.0, "warmline-traced": 30.0}
+LIMIT_S = {"warmline": 150.0, "warmline-traced": 20.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The upstreams that paths are measured against."""
 
+import dataclasses
 import json
 import urllib.request
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from bench.children import CACHE, PYTHON, RIG_CORE, Child
 
 # No proxy of the environment between us and loopback.
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+WARM_UP_WORDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,11 @@ class Shape:
     first_delay_s: float = 0.0
     event_bytes: int = 32
     tool: int = 0
+
+    @property
+    def for_warming_up(self) -> "Shape":
+        """A short answer of the kind without a pace: it opens the line and runs the code, more would only take time."""
+        return dataclasses.replace(self, words=min(self.words, WARM_UP_WORDS), pace_s=0.0, first_delay_s=0.0)
 
     @property
     def query(self) -> str:

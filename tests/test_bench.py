@@ -196,22 +196,23 @@ def test_growth_per_call_is_the_slope_through_all_readings() -> None:
 
 def test_what_a_run_still_takes_is_told_by_the_run_before(tmp_path: Path) -> None:
     settings: dict[str, object] = {"repeats": 5, "short": False}
-    results = report.Results({}, settings=settings, seconds={"a": 30.0, "b": 90.0})
+    results = report.Results({}, settings=settings, seconds={"a": 30.0, "b": 90.0, "c": 400.0})
     (tmp_path / "results.json").write_text(report.as_json(results))
 
     forecast = Forecast(["a", "b", "new"], former_seconds(tmp_path / "results.json", settings))
-    assert forecast.told() == "about 3 min left"
-    forecast.took("a", 1.0)
-    assert forecast.left_s == 150.0
+    assert forecast.told() == "about 4 min left"
+    forecast.took("b", 91.0)
+    assert forecast.left_s == 30.0 + (90.0 + 91.0) / 2
     assert former_seconds(tmp_path / "results.json", {**settings, "repeats": 1}) == {}
     assert former_seconds(tmp_path / "none.json", settings) == {}
 
 
 def test_without_a_run_before_it_is_told_by_the_cells_so_far() -> None:
-    forecast = Forecast(["a", "b", "c"], {})
-    assert forecast.told() == "time left unknown"
-    forecast.took("a", 20.0)
-    assert forecast.left_s == 40.0
+    forecast = Forecast(["a", "b", "c", "d", "e"], {})
+    for cell, seconds in (("a", 300.0), ("b", 10.0), ("c", 30.0)):
+        assert forecast.told() == "time left unknown"
+        forecast.took(cell, seconds)
+    assert forecast.left_s == 60.0
 
 
 NEEDS_GO = pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
