@@ -25,6 +25,7 @@ from bench.memory import slope
 from bench.paths import PATHS
 from bench.peers import PEER_PATHS
 from bench.stats import Spread, short
+from bench.upstreams import Shape
 
 WAYS = {**PATHS, **PEER_PATHS}
 
@@ -277,3 +278,9 @@ def test_threads_of_this_process_have_a_clock() -> None:
     finally:
         seen.set()
         thread.join()
+
+
+def test_lines_are_warmed_up_by_a_short_answer_of_the_same_kind() -> None:
+    shape = Shape(words=200, pace_s=0.02, first_delay_s=0.1, event_bytes=320, tool=1)
+    assert shape.for_warming_up == Shape(words=8, event_bytes=320, tool=1)
+    assert Shape(words=4).for_warming_up == Shape(words=4)
