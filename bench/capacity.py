@@ -28,7 +28,7 @@ FIRST_STRIDE = 8
 class Capacity:
     """The largest session count at 50 events/s each with nothing lost or failed and no gap over ten times the pace.
 
-    The first repeat gallops by doubling and then halves; later ones begin where the one before ended.
+    The first repeat goes by doubling and then halves; later ones begin where the one before ended.
     """
 
     name: str
@@ -85,7 +85,7 @@ def _sessions(rung: int) -> int:
 
 
 def highest(first: int, stride: int, rungs: int, holds: Callable[[int], bool]) -> int:
-    """Finds the highest rung that holds: gallops from rung `first` by strides that double, then halves what is left.
+    """Finds the highest rung that holds: walks from rung `first` by strides, then halves what is left.
 
     Returns: a rung that held, below one that did not or the end; -1 where none did.
     """
@@ -102,5 +102,4 @@ def highest(first: int, stride: int, rungs: int, holds: Callable[[int], bool]) -
             asked = min(rungs - 1, held + stride)
         else:
             asked = (held + failed) // 2
-        stride *= 2
     return held
