@@ -47,7 +47,7 @@ class Capacity:
         with rig.running(paths, lambda path: path.start(rig.upstream)) as running:
             for _ in range(min(rig.repeats, 2)):
                 for name, way in running.items():
-                    first, stride = (max(0, found[name][-1]), 1) if found[name] else (FIRST_RUNG, FIRST_STRIDE)
+                    first, stride = (max(0, found[name][-1]), 2) if found[name] else (FIRST_RUNG, FIRST_STRIDE)
                     # The short form only shows that it runs.
                     rungs = 1 if rig.is_short else len(RUNGS)
                     holds = self._holder(way, rig, all_measured[name])
