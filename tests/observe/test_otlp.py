@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -80,6 +81,28 @@ def _spans(*described: Mapping[str, Any], limits: SpanLimits | None = None) -> l
 def test_message_is_that_of_the_sdk(described: list[dict[str, Any]]) -> None:
     spans = _spans(*described)
     assert encode(spans) == encode_spans(spans)
+
+
+@pytest.mark.parametrize("length", [0, 1, 124, 125, 126, 127, 128, 16_379, 16_383, 16_384, 70_000])
+def test_text_of_any_length_is_that_of_the_sdk(length: int) -> None:
+    """Where one of its four lengths takes a byte more."""
+    ended = EndedSpans()
+    provider = provider_of(ended)
+    for _ in range(2):  # the first is the SDK's own
+        open_tracer(provider).start_span("turn", attributes={"name": "x" * length, "row": ("y" * length,)}).end()
+
+    assert encode(ended.spans) == encode_spans(ended.spans)
+
+
+def test_text_that_utf_8_cannot_say_costs_neither_its_span_nor_the_others() -> None:
+    ended = EndedSpans()
+    provider = provider_of(ended)
+    for text in ("first", "a\ud800b", "last"):
+        open_tracer(provider).start_span("turn", attributes={"name": text}).end()
+
+    [resource] = encode(ended.spans).resource_spans
+    [scope] = resource.scope_spans
+    assert [span.attributes[0].value.string_value for span in scope.spans] == ["first", "a?b", "last"]
 
 
 @given(_described())
