@@ -11,6 +11,7 @@ def seeds() -> list[bytes]:
         b"\x00\x05" + b"3\r\nabc\r\n0\r\nTrailer: a\r\n\r\nmore",
         b"\x00\x05" + b"3;ext=1\r\nabc\r\n2 \r\nde\r\n0\r\n\r\n",
         b"\x00\x05" + b"3\r\nabcX\n0\r\n\r\n",
+        b"\x00\x05" + b"3\r\nabc1\r\na\r\n0\r\n\r\n",
         b"\x00\x05" + b"fff\r\n" + b"y" * 50,
         b"\x01\x05" + b"HTTP/1.1 100 Continue\r\n\r\n" + GOOD_HEAD + b"1\r\na\r\n0\r\n\r\n",
         b"\x01\x05" + GOOD_HEAD.replace(b"\r\n", b"\n") + b"1\r\na\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n",
