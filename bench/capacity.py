@@ -41,7 +41,7 @@ class Capacity:
     columns: tuple[Column, ...] = (SESSIONS,)
 
     def run(self, rig: Rig, paths: Sequence[Path]) -> list[Measured]:
-        """Searches on each path in turn, twice at most: the first search takes a minute."""
+        """Searches on each path in turn, twice at most: a search takes some minutes."""
         found: dict[str, list[int]] = {path.name: [] for path in paths}
         all_measured = {path.name: Measured(self.name, path.name) for path in paths}
         with rig.running(paths, lambda path: path.start(rig.upstream)) as running:

@@ -148,12 +148,15 @@ def _add_attributes(parts: list[bytes], tag_: bytes, found: Attributes) -> None:
     plain = found.copy() if isinstance(found, MappingProxyType | BoundedAttributes) else found
     for name, value in plain.items():
         key = _keys.get(name) or _new_key(name)
-        text = _text(value) if type(value) is str else b""
-        if text and len(text) < len(_SHORT):
-            parts += (tag_, varint(len(key) + len(text) + 3), key, _SHORT[len(text)], text)
+        if isinstance(value, str):
+            text = _text(value)
+            if len(text) < len(_SHORT):
+                parts += (tag_, varint(len(key) + len(text) + 3), key, _SHORT[len(text)], text)
+                continue
+            content = sized(_TEXT + sized(text))
         else:
             content = _value(value)
-            parts += (tag_, varint(len(key) + len(content)), key, content)
+        parts += (tag_, varint(len(key) + len(content)), key, content)
 
 
 def _new_key(name: str) -> bytes:

@@ -150,10 +150,11 @@ def _retry_after_s(error: WarmlineError, code: grpc.StatusCode) -> float | None:
         return error.retry_after_s
     if code is _Code.ABORTED or error.reason not in _RETRIED_BY_CALLERS:
         return None
-    if isinstance(error, UpstreamFailure) and error.heal is Heal.NEVER:  # a redirect: the next call would meet it again
+    if not isinstance(error, UpstreamFailure):
+        return _DEFAULT_RETRY_AFTER_S
+    if error.heal is Heal.NEVER:  # a redirect: the next call would meet it again
         return None
-    asked_s = error.delay_s if isinstance(error, UpstreamFailure) else None
-    return _DEFAULT_RETRY_AFTER_S if asked_s is None else asked_s
+    return _DEFAULT_RETRY_AFTER_S if error.delay_s is None else error.delay_s
 
 
 def _add(status: status_pb2.Status, detail: Message) -> None:

@@ -149,13 +149,7 @@ class Line(ClientConnection):
         """
         protocol, at, have = self.protocol, 0, len(data)
         while at < have and not self._reading_paused:
-            if self._owed:
-                piece = data[at : at + self._owed]
-                at += len(piece)
-                self._owed -= len(piece)
-                self._received_bytes += len(piece)
-                super().data_received(piece)
-            else:
+            if not self._owed:
                 frame = frame_at(data, at)
                 if frame is None:
                     break
@@ -163,16 +157,22 @@ class Line(ClientConnection):
                 mine = kind == PLAIN_TEXT or (kind == COMPRESSED_TEXT and protocol.extensions)
                 if not mine or end - start > self._small_frame_bytes or protocol.current_size is not None:
                     self._owed = end - at
-                    continue
-                if end > have:
+                elif end > have:
                     break
-                if kind == PLAIN_TEXT:
+                elif kind == PLAIN_TEXT:
                     self._take_message(data[start:end])
                     at = end
                     continue
-                self._received_bytes += end - at
-                self._inflate(data[start:end])
-                at = end
+                else:
+                    self._received_bytes += end - at
+                    self._inflate(data[start:end])
+                    at = end
+            if self._owed:
+                piece = data[at : at + self._owed]
+                at += len(piece)
+                self._owed -= len(piece)
+                self._received_bytes += len(piece)
+                super().data_received(piece)
             if self._failure is not None:  # what came with it is as lost as what comes after it
                 at = have
             elif protocol.state is not State.OPEN:  # nothing is read any more: the rest is the library's to discard
