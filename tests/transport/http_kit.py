@@ -143,6 +143,15 @@ async def open_stream(http: HttpTransport, server: RawServer, *headers: str) -> 
     return await soon(task), peer
 
 
+async def finished_stream(http: HttpTransport, server: RawServer) -> Peer:
+    """The server's side of an exchange that is over for us, and whose reply has no end yet."""
+    exchange, peer = await open_stream(http, server)
+    peer.send_chunk(event("response.completed"))
+    await soon(exchange.receive())
+    exchange.finish()
+    return peer
+
+
 def event(name: str) -> bytes:
     return b"event: x\ndata: " + json.dumps({"type": name}).encode() + b"\n\n"
 

@@ -17,7 +17,7 @@ from manual_clock import ManualClock
 from transport.http_kit import (
     CONNECT_TIMEOUT_S,
     RawServer,
-    event,
+    finished_stream,
     open_stream,
     opening,
     raw_server,
@@ -307,10 +307,7 @@ async def test_connect_limit_covers_the_proxy(clock: ManualClock, server: RawSer
 async def test_connection_that_the_server_closed_meanwhile_is_not_used_again(
     http: HttpTransport, server: RawServer, clock: ManualClock
 ) -> None:
-    exchange, peer = await open_stream(http, server)
-    peer.send_chunk(event("a"))
-    await soon(exchange.receive())
-    exchange.finish()
+    peer = await finished_stream(http, server)
     peer.send_chunk(b"")
     await wait_until(lambda: not clock.pending_at_s)
     peer.writer.close()

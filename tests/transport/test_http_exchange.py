@@ -13,6 +13,7 @@ from transport.http_kit import (
     LIMITS,
     RawServer,
     event,
+    finished_stream,
     open_stream,
     opening,
     soon,
@@ -108,10 +109,7 @@ async def test_finish_needs_no_end_of_the_body_and_gives_the_connection_up_after
 async def test_finished_exchange_gives_its_connection_back_when_the_body_ends(
     http: HttpTransport, server: RawServer, clock: ManualClock
 ) -> None:
-    exchange, peer = await open_stream(http, server)
-    peer.send_chunk(event("response.completed"))
-    await soon(exchange.receive())
-    exchange.finish()
+    peer = await finished_stream(http, server)
     peer.send_chunk(b": trailer\n\n")
     peer.send_chunk(b"")
     await wait_until(lambda: not clock.pending_at_s)
@@ -149,11 +147,7 @@ async def test_caller_that_leaves_while_a_finished_answer_is_closed_leaves_its_c
 async def test_finished_exchange_drops_a_connection_that_goes_on_talking(
     http: HttpTransport, server: RawServer
 ) -> None:
-    exchange, peer = await open_stream(http, server)
-    peer.send_chunk(event("response.completed"))
-    await soon(exchange.receive())
-
-    exchange.finish()
+    peer = await finished_stream(http, server)
     peer.send_chunk(b"x" * 200_000)
 
     await peer.wait_disconnected()

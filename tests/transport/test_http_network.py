@@ -15,7 +15,17 @@ import uvloop
 
 from fuzz.checks.http_wire import Transport
 from manual_clock import ManualClock
-from transport.http_kit import Peer, RawServer, event, open_stream, opening, raw_server, soon, wait_until
+from transport.http_kit import (
+    Peer,
+    RawServer,
+    event,
+    finished_stream,
+    open_stream,
+    opening,
+    raw_server,
+    soon,
+    wait_until,
+)
 from warmline_server.core.errors import UpstreamFailure
 from warmline_server.transport.http import HttpTransport
 from warmline_server.transport.http_network import READ_AHEAD_BYTES, Network, Wire
@@ -125,10 +135,7 @@ async def test_body_passes_by_the_task_of_its_request(http: HttpTransport, serve
 async def test_reply_with_more_after_its_end_leaves_no_connection_to_use_again(
     http: HttpTransport, server: RawServer
 ) -> None:
-    exchange, peer = await open_stream(http, server)
-    peer.send_chunk(event("response.completed"))
-    await soon(exchange.receive())
-    exchange.finish()
+    peer = await finished_stream(http, server)
     peer.send(b"0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: not for you\n\n")
     await wait_until(lambda: not http._tasks)
 
