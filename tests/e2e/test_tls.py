@@ -153,10 +153,10 @@ async def test_key_alone_gives_a_line_over_https(authority: Path, monkeypatch: p
 
 
 async def refused_once(client: warmline.Client, *, http: bool) -> Refusal:
-    """A turn that is not sent again and must fail."""
+    """A turn that is not sent again and must fail, also where an upstream that is not refused says nothing."""
     session_config = config(fallback_policy=types.FallbackPolicy(http_only=http))
     request = turn_request("one", session_config=session_config, retry=turns.RETRY_MODE_NEVER)
-    return await refused(client.turns.StreamTurn(request))
+    return await refused(client.turns.StreamTurn(request, timeout=5))
 
 
 @pytest.mark.parametrize("http", [False, True], ids=["wss", "https"])

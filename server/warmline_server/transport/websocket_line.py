@@ -315,8 +315,6 @@ class Line(ClientConnection):
         if self._socket is not None and not self._socket.has_exchange:
             self._idle_frame(data)
             return
-        if self._failure is not None:
-            return  # what follows a failure in the same read is no part of the stream any more
         self._frames.append(data)
         self._frames_bytes += len(data) + MESSAGE_COST_BYTES
         if self._frames_bytes > READ_AHEAD_BYTES and not self._reading_paused:
