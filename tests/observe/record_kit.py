@@ -64,14 +64,16 @@ def attempt(
     *,
     slot_outcome: SlotOutcome = SlotOutcome.ADOPTED,
     request: bytes = b'{"type":"response.create","model":"m-1","input":[]}',
+    replaces: AttemptRecord | None = None,
 ) -> AttemptRecord:
     """The next attempt of `by`, or (None) a warm-up's; over HTTP when `over` is None."""
-    former = by.attempts if by is not None else []
-    record = AttemptRecord(
+    if by is not None:
+        by.attempts += 1
+    return AttemptRecord(
         attempt_id=f"attempt-{next(_numbers)}",
         session=of,
         call=by,
-        number=len(former) + 1 if by is not None else 0,
+        number=by.attempts if by is not None else 0,
         kind=AttemptKind.TURN if by is not None else AttemptKind.WARM_UP,
         model="m-1",
         transport=Transport.HTTP if over is None else Transport.WEBSOCKET,
@@ -82,10 +84,8 @@ def attempt(
         connect=over,
         full_reason=FullReason.TRANSPORT if over is None else FullReason.NEW_SOCKET,
         request=request,
-        replaces=former[-1] if former else None,
+        replaces=replaces,
     )
-    former.append(record)
-    return record
 
 
 def refused(reason: Reason = Reason.UPSTREAM_FAILED, text: str = "refused", **more: object) -> UpstreamFailure:

@@ -114,7 +114,7 @@ def test_every_step_logs_a_line(json_log: Captured) -> None:
     warm = play.warm(session)
     call = play.start(kit.call(session))
     attempt = play.send(kit.attempt(session, call, warm))
-    observer.retry_scheduled(attempt, 0.5)
+    observer.retry_scheduled(call, attempt, kit.refused(), 0.5)
     observer.fell_back(session, call, "upgrade_required", latched=True)
     observer.unlatched(session)
     observer.circuit_changed("simulator", "OPEN")

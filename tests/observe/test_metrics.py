@@ -90,8 +90,9 @@ def _everything(metered: Metered) -> None:
     call.queued, call.held_s = [b"x" * 300, b"y" * 400], 0.002
     first = play.send(kit.attempt(session, call, warm))
     play.first_event(first)
-    play.finish(first, AttemptStatus.FAILED, kit.refused(Reason.UPSTREAM_STREAM_LOST))
-    observer.retry_scheduled(first, 0.2)
+    lost = kit.refused(Reason.UPSTREAM_STREAM_LOST)
+    play.finish(first, AttemptStatus.FAILED, lost)
+    observer.retry_scheduled(call, first, lost, 0.2)
     observer.fell_back(session, call, "retries_exhausted", latched=True)
     play.complete(play.send(kit.attempt(session, call)), "resp-1")
     observer.circuit_changed("simulator", "OPEN")

@@ -160,8 +160,8 @@ async def test_retry_is_a_sibling_linked_to_what_it_replaces(traced: Traced) -> 
     first = play.send(kit.attempt(session, call))
     first.http_status, first.upstream_request_id = 503, "req-1"
     play.finish(first, AttemptStatus.FAILED, kit.refused(text="MARKER words"))
-    traced.observer.retry_scheduled(first, 0.2)
-    second = play.send(kit.attempt(session, call))
+    traced.observer.retry_scheduled(call, first, kit.refused(), 0.2)
+    second = play.send(kit.attempt(session, call, replaces=first))
     play.complete(second, request_id="req-2")
     play.end(call, CallOutcome.COMPLETED)
 

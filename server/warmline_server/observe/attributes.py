@@ -76,15 +76,12 @@ def of_call_end(call: CallRecord) -> Attributes:
     """Known when it has ended."""
     found: Attributes = {
         names.OUTCOME: call.outcome.name.lower(),
-        names.ATTEMPTS: len(call.attempts),
+        names.ATTEMPTS: call.attempts,
         names.EVENTS: call.events_sent,
     }
     if call.held_s is not None:
         found[names.HELD] = call.held_s
-    last = call.attempts[-1] if call.attempts else None
-    response_id = call.response_id or (last.response_id if last else "")
-    request_id = call.upstream_request_id or (last.upstream_request_id if last else None)
-    return found | _ids(response_id, request_id) | of_error(call.error)
+    return found | _ids(call.response_id, call.upstream_request_id) | of_error(call.error)
 
 
 def of_connect(connect: ConnectRecord) -> Attributes:

@@ -44,7 +44,7 @@ class LogObserver(Observer):
         elif call.outcome is CallOutcome.FAILED:
             level = logging.WARNING
         fields = _of_call(call) | _of_error(error) | _took(call.started_at_s, call.ended_at_s)
-        fields |= {"outcome": call.outcome.name.lower(), "attempts": len(call.attempts), "events": call.events_sent}
+        fields |= {"outcome": call.outcome.name.lower(), "attempts": call.attempts, "events": call.events_sent}
         _log.log(level, "call ended", extra=fields | _ids(call.response_id, call.upstream_request_id))
 
     def call_refused(self, reason: str) -> None:
@@ -83,8 +83,11 @@ class LogObserver(Observer):
         fields = _of_attempt(attempt) | _ids(attempt.response_id, attempt.upstream_request_id)
         _log.info("late evidence", extra=fields)
 
-    def retry_scheduled(self, attempt: AttemptRecord, delay_s: float) -> None:
-        _log.warning("retry scheduled", extra=_of_attempt(attempt) | _of_error(attempt.error) | {"delay_s": delay_s})
+    def retry_scheduled(
+        self, call: CallRecord, attempt: AttemptRecord | None, failure: WarmlineError, delay_s: float
+    ) -> None:
+        fields = _of_attempt(attempt) if attempt is not None else _of_call(call)
+        _log.warning("retry scheduled", extra=fields | _of_error(failure) | {"delay_s": delay_s})
 
     def fell_back(self, session: SessionRecord, call: CallRecord | None, reason: str, *, latched: bool) -> None:
         fields = _of_call(call) if call is not None else _of_session(session)

@@ -220,8 +220,10 @@ class MetricsObserver(Observer):
         for genai in self._genai:
             genai.record(attempt)
 
-    def retry_scheduled(self, attempt: AttemptRecord, delay_s: float) -> None:
-        self._retries.add(1, attempt.session.upstream, _reason(attempt.error))
+    def retry_scheduled(
+        self, call: CallRecord, attempt: AttemptRecord | None, failure: WarmlineError, delay_s: float
+    ) -> None:
+        self._retries.add(1, call.session.upstream, failure.reason.value)
 
     def _move_slot(self, session: SessionRecord, state: str) -> None:
         known = self._slot_states.pop(session, None)

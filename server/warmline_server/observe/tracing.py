@@ -140,11 +140,15 @@ class TracingObserver(Observer):
             found[names.TURN_ID] = attempt.call.turn_id
         self._start(names.EVIDENCE_SPAN, SpanKind.INTERNAL, _beneath(attempt.span), found, None).end()
 
-    def retry_scheduled(self, attempt: AttemptRecord, delay_s: float) -> None:
-        span = self._calls.get(attempt.call) if attempt.call is not None else None
+    def retry_scheduled(
+        self, call: CallRecord, attempt: AttemptRecord | None, failure: WarmlineError, delay_s: float
+    ) -> None:
+        span = self._calls.get(call)
         if span is not None:
-            found = {names.ATTEMPT_NUMBER: attempt.number, names.DELAY: delay_s}
-            span.add_event(names.RETRY_SCHEDULED, found | attributes.of_error(attempt.error))
+            found = attributes.of_error(failure) | {names.DELAY: delay_s}
+            if attempt is not None:
+                found[names.ATTEMPT_NUMBER] = attempt.number
+            span.add_event(names.RETRY_SCHEDULED, found)
 
     def fell_back(self, session: SessionRecord, call: CallRecord | None, reason: str, *, latched: bool) -> None:
         span = self._calls.get(call) if call is not None else None

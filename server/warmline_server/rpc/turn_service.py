@@ -279,6 +279,6 @@ async def _abort(context: Context, failure: WarmlineError, record: CallRecord | 
             "turn_id": record.turn_id,
             "response_id": record.response_id,
             "upstream_request_id": record.upstream_request_id or "",
-            "attempts": str(len(record.attempts)),
+            "attempts": str(record.attempts),
         }
     await status.abort(context, failure, output_delivered=delivered, ids={k: v for k, v in ids.items() if v})

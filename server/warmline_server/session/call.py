@@ -78,6 +78,7 @@ class Call:
         self._request: ModelRequest | None = None
         self._metadata = b""
         self._attempt: Attempt | None = None
+        self._newest: AttemptRecord | None = None
         self._announce_restart = False
 
     # From the outside
@@ -186,6 +187,8 @@ class Call:
                 await self._run_attempt()
                 return
             except UpstreamFailure as failure:
+                # The frames that it passed hold the attempt, whose record holds it: a circle, with the request in it.
+                failure.__traceback__ = None
                 self.session.give_up_socket(lane, "failed")
                 await self._resends.after(failure, self._attempt)
                 if self.record.output_delivered:
@@ -242,7 +245,7 @@ class Call:
             self._pass_over("handshake_unanswered")
             return None
         if acquisition is None:
-            self._outbox.add(FellBack(latched=True, reason=session.latch.reason), self._number)
+            self._outbox.add(FellBack(latched=True, reason=session.latch.reason), self.record.attempts)
             return None
         lane.acquired, lane.generation = acquisition, acquisition.handshake.window_generation
         lane.baseline = acquisition.handshake.baseline
@@ -259,7 +262,7 @@ class Call:
 
     def _pass_over(self, reason: str) -> None:
         """This attempt goes over HTTP; the session stays with the WebSocket (D-14)."""
-        self._outbox.add(FellBack(latched=False, reason=reason), self._number)
+        self._outbox.add(FellBack(latched=False, reason=reason), self.record.attempts)
         self.session.observer.fell_back(self.session.record, self.record, reason, latched=False)
 
     async def _run_over_websocket(self, acquisition: Acquisition) -> None:
@@ -342,12 +345,13 @@ class Call:
         return delta.plan(self.lane.baseline, request.canonical_settings, request.history)
 
     def _new_record(self, transport: Transport, plan: delta.Plan, acquisition: Acquisition | None) -> AttemptRecord:
-        session, former = self.session, self.record.attempts
+        session = self.session
+        self.record.attempts += 1
         record = AttemptRecord(
             attempt_id=new_id(),
             session=session.record,
             call=self.record,
-            number=len(former) + 1,
+            number=self.record.attempts,
             kind=AttemptKind.TURN,
             model=self._whole_request.model,
             transport=transport,
@@ -357,7 +361,7 @@ class Call:
             full_reason=plan.full_reason,
             mismatch=plan.mismatch,
             previous_response_id=plan.previous_response_id,
-            replaces=former[-1] if former else None,
+            replaces=self._newest,
             auth_mode=session.upstream.credential.facts.mode,
             auth_recovery_step=self._resends.recovery_step,
         )
@@ -365,7 +369,7 @@ class Call:
             record.slot_outcome = acquisition.outcome
             record.connection_id = acquisition.socket.connection_id
             record.connect = acquisition.handshake.record
-        former.append(record)
+        self._newest = record
         return record
 
     def _begin(self, record: AttemptRecord) -> Attempt:
@@ -464,13 +468,6 @@ class Call:
         assert self._base is not None, "a request is built before an attempt"
         self._announce_restart = True
         self._request = self._base.extended([item for _, item in self._outbox.kept])
-
-    # Small things
-
-    @property
-    def _number(self) -> int:
-        """The last attempt's number; 0 before the first."""
-        return len(self.record.attempts)
 
     @property
     def _whole_request(self) -> ModelRequest:

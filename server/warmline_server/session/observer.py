@@ -8,6 +8,7 @@ trace may lose a line, a call may not.
 import logging
 from collections.abc import Sequence
 
+from warmline_server.core.errors import WarmlineError
 from warmline_server.core.records import AttemptRecord, CallRecord, ConnectRecord, SessionRecord
 
 _log = logging.getLogger(__name__)
@@ -58,8 +59,10 @@ class Observer:
     def attempt_evidence(self, attempt: AttemptRecord) -> None:
         """More became known of an attempt that has ended; its ids are only ever added to."""
 
-    def retry_scheduled(self, attempt: AttemptRecord, delay_s: float) -> None:
-        """The attempt failed and will be replaced after `delay_s`."""
+    def retry_scheduled(
+        self, call: CallRecord, attempt: AttemptRecord | None, failure: WarmlineError, delay_s: float
+    ) -> None:
+        """An attempt failed, or (None) a handshake that was to carry one; the next follows after `delay_s`."""
 
     def fell_back(self, session: SessionRecord, call: CallRecord | None, reason: str, *, latched: bool) -> None:
         """HTTP from here: for one attempt, or for the session (`latched`)."""

@@ -67,13 +67,13 @@ class Resends:
             case retry.FallBack(reason=reason):
                 self._fall_back(failure, reason)
             case retry.Resend() as resend:
-                await self._prepare(failure, resend)
+                await self._prepare(failure, attempt, resend)
 
     def _show_limits(self, failure: UpstreamFailure) -> None:
         """A refusal for usage tells the limits, which the caller sees before the error (C-083)."""
         for limits in failures.limits_before(failure):
             self._session.note_rate_limits(limits)
-            self._outbox.add(limits, len(self._record.attempts))
+            self._outbox.add(limits, self._record.attempts)
 
     async def _recover_credential(self) -> bool:
         """Takes the next step of recovery, which costs no retry (C-066).
@@ -122,9 +122,9 @@ class Resends:
         if session.fall_back(reason, self._record) and failure.handshake and failure.heal is not Heal.HTTP:
             session.upstream.trip_circuit()
         self._retries = self._request_retries = 0
-        self._outbox.add(FellBack(latched=True, reason=session.latch.reason), len(self._record.attempts))
+        self._outbox.add(FellBack(latched=True, reason=session.latch.reason), self._record.attempts)
 
-    async def _prepare(self, failure: UpstreamFailure, resend: retry.Resend) -> None:
+    async def _prepare(self, failure: UpstreamFailure, attempt: Attempt | None, resend: retry.Resend) -> None:
         session, record = self._session, self._record
         self.forgotten |= failure.heal is Heal.FULL_REQUEST
         count, most = self._take(resend.counts)
@@ -137,9 +137,8 @@ class Resends:
             upstream_request_id=failure.upstream_request_id,
             upstream_status=failure.words.status if failure.words is not None else None,
         )
-        self._outbox.add(retrying, len(record.attempts))
-        if record.attempts:
-            session.observer.retry_scheduled(record.attempts[-1], resend.delay_s)
+        self._outbox.add(retrying, record.attempts)
+        session.observer.retry_scheduled(record, attempt.record if attempt is not None else None, failure, resend.delay_s)
         if resend.delay_s > 0:
             await self._outbox.flush()
             await sleep(session.clock, resend.delay_s)

@@ -157,10 +157,14 @@ class HttpExchange:
             cancel_once(self._task)
 
     async def run(self, send: Callable[[], Awaitable[Reply]]) -> None:
-        """Sends, with `send`, and reads to the end.
+        """Sends, with `send`, and reads to the end. Raises: a defect of ours; a failure is told to who waits."""
+        try:
+            await self._run(send)
+        except UpstreamFailure as failure:
+            # Raised from the task, it would hold the frames of it, and they this exchange: a circle.
+            self._fail(failure.with_traceback(None))
 
-        Raises: what ended it, unless it was finished before: UpstreamFailure, or a defect of ours.
-        """
+    async def _run(self, send: Callable[[], Awaitable[Reply]]) -> None:
         reply = await send()
         async with contextlib.aclosing(reply):
             await self._check(reply)
@@ -250,7 +254,9 @@ class HttpExchange:
         if self._drain_limit is not None:
             self._drain_limit.cancel()
         self._source = None  # the connection may be another exchange's from here on
-        error = (None if task.cancelled() else task.exception()) or failures.stream_lost("exchange is over")
+        self._fail((None if task.cancelled() else task.exception()) or failures.stream_lost("exchange is over"))
+
+    def _fail(self, error: BaseException) -> None:
         if not self._opened.done():
             self._opened.set_exception(error)
         else:

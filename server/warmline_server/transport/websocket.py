@@ -121,6 +121,7 @@ class WebSocket:
         if self.on_closed is not None:
             self.on_closed(self._drop_cause or "peer", self._line.peer_close_code)
         self.peer_closes()
+        self._exchange = None  # it holds this socket: both would wait for the collector
 
     def peer_closes(self) -> None:
         """The peer has said goodbye, or is gone (called by the line): an idle socket is lost with the first of both."""
@@ -175,6 +176,8 @@ async def open_websocket(
         answer = error.response
         headers_told = received_headers.fold(answer.headers.raw_items())
         body = bytes(answer.body or b"")[:MAX_ERROR_BODY_BYTES]
+        # The library's protocol holds the error, and the frames of the error hold the protocol.
+        error.__traceback__ = None
         raise failures.from_status(
             answer.status_code, headers_told, body, handshake=True, now_unix_s=clock.unix_ns() / 1e9
         ) from error

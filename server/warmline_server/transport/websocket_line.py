@@ -78,9 +78,10 @@ class Line(ClientConnection):
         self.peer_close_code: int | None = None
 
     def attach(self, socket: Owner) -> None:
-        self._socket = socket
         if self._lost:
             self.loop.call_soon(socket.line_lost)
+        else:
+            self._socket = socket
 
     @property
     def is_open(self) -> bool:
@@ -255,7 +256,8 @@ class Line(ClientConnection):
         super().connection_lost(exc)
         self._wake()
         if self._socket is not None:
-            self._socket.line_lost()
+            socket, self._socket = self._socket, None  # it holds this line: both would wait for the collector
+            socket.line_lost()
 
     def _take_close(self) -> None:
         """A close frame is the end, though the peer may keep the connection for long."""

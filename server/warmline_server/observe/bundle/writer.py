@@ -153,9 +153,11 @@ class BundleObserver(Observer):
             fact = fmt.Evidence(attempt.attempt_id, attempt.response_id or None, attempt.upstream_request_id)
             self._put(bundle, fmt.Other(fact))
 
-    def retry_scheduled(self, attempt: AttemptRecord, delay_s: float) -> None:
-        bundle = self._bundles[attempt.session]
-        self._put(bundle, fmt.Other(fmt.Retry(attempt.attempt_id, delay_s, _reason(attempt.error))))
+    def retry_scheduled(
+        self, call: CallRecord, attempt: AttemptRecord | None, failure: WarmlineError, delay_s: float
+    ) -> None:
+        failed = attempt.attempt_id if attempt is not None else ""
+        self._put(self._bundles[call.session], fmt.Other(fmt.Retry(failed, delay_s, failure.reason.value)))
 
     def fell_back(self, session: SessionRecord, call: CallRecord | None, reason: str, *, latched: bool) -> None:
         fact = fmt.FellBack(reason, latched, call.request_id if call is not None else "")
