@@ -77,20 +77,20 @@ def _first(
     )
 
 
-def _paced(sessions: int, words: int = 60) -> Load:
+def _paced(sessions: int, words: int = 60, turns: int = 1) -> Load:
     is_long = words > 60
     return Load(
         f"cpu-{sessions}{'-long' if is_long else ''}",
         "Server CPU per event, sessions at 50 events/s each",
-        {"workers": sessions, "turns": 1, "warmup_turns": 1, "words": words, "stagger_s": 0.4, "stall_s": STALL_S},
+        {"workers": sessions, "turns": turns, "warmup_turns": 1, "words": words, "stagger_s": 0.4, "stall_s": STALL_S},
         Shape(words=words, pace_s=PACE_S),
         (fig.CPU_EVENT, fig.LATENCY_P50, fig.LATENCY_P99),
         paths=(*OWN, "warmline-http") if sessions == 50 else OWN[1:],
         has_peers=sessions == 50,
         peer_repeats=3,
         note="Turns of 60 deltas, of 160 where they are long, 20 ms apart; starts spread over 0.4 s. The CPU includes "
-        "start and end of the turns, which weigh more in short ones, and whatever the process does besides. Peers "
-        "three times.",
+        "start and end of the turns, which weigh more in short ones, and whatever the process does besides. Four turns "
+        "each of 1,000 sessions, as long as pauses of the collector need to show. Peers three times.",
         group="cpu",
         variant=("1 session" if sessions == 1 else f"{sessions} sessions") + (", long turns" if is_long else ""),
         short_plan={"words": 20, "stagger_s": 0.1},
@@ -199,6 +199,7 @@ CELLS: tuple[Cell, ...] = (
     _paced(50),
     _paced(100),
     _paced(200),
+    _paced(1000, turns=4),
     _paced(100, words=160),
     Load(
         "cpu-100-deflate",

@@ -86,7 +86,7 @@ def _legend(axes: Any) -> None:
 def _cpu_by_sessions(axes: Any, cells: Cells) -> None:
     for way, title in TITLES.items():
         points = []
-        for sessions in (1, 50, 100, 200):
+        for sessions in (1, 50, 100, 200, 1000):
             spread = _spread(cells, f"cpu-{sessions}", way, "server CPU per event")
             if spread is not None:
                 points.append((sessions, spread["median"]))

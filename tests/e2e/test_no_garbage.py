@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from e2e.line import Line, config_for, hear, open_line, session_config
-from manual_clock import ManualClock
 from warmline_simulator import Connection, Reply, Script, ev
 
 

@@ -147,6 +147,9 @@ class Play:
     ) -> None:
         record.status, record.error, record.response_id = status, error, response_id
         record.ended_unix_ns, record.ended_at_s = record.started_unix_ns + 130_000_000, record.started_at_s + 0.13
+        if record.call is not None:
+            record.call.response_id = response_id or record.call.response_id
+            record.call.upstream_request_id = record.upstream_request_id
         self.observer.attempt_ended(record)
 
     def end(self, record: CallRecord, outcome: CallOutcome, error: WarmlineError | None = None) -> None:

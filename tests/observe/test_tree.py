@@ -20,8 +20,9 @@ async def _spans() -> EndedSpans:
     play.complete(play.send(kit.attempt(session, first, warm)), "resp-1")
     play.end(first, CallOutcome.COMPLETED)
     second = play.start(kit.call(session, "turn-2"))
-    play.finish(play.send(kit.attempt(session, second)), AttemptStatus.FAILED, kit.refused())
-    play.finish(play.send(kit.attempt(session, second)), AttemptStatus.CANCELLED, response_id="resp-2")
+    failed = play.send(kit.attempt(session, second))
+    play.finish(failed, AttemptStatus.FAILED, kit.refused())
+    play.finish(play.send(kit.attempt(session, second, replaces=failed)), AttemptStatus.CANCELLED, response_id="resp-2")
     play.end(second, CallOutcome.CANCELLED, ServiceError(Reason.TURN_DRAINED, "x"))
     return spans
 

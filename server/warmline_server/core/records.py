@@ -59,10 +59,10 @@ class CallRecord(msgspec.Struct, eq=False):
     """One StreamTurn call.
 
     `trace_carrier` holds the `traceparent` and `tracestate` of the RPC's span, empty when there is none. `error` is why
-    it failed or was cancelled, None otherwise. `attempts` counts those that were begun: an attempt knows its call, so a
-    call that held them would be a circle, with every request as sent, until the collector comes by. `queued`: payloads read from upstream and not yet written to the caller,
-    now. `held_s`: the longest that an event waited in this server between its arrival and the start of its
-    write; None before the first. `span` is None while it is not traced.
+    it failed or was cancelled, None otherwise. `attempts` counts those that were begun: they know their call, and one
+    that held them would keep them, requests and all, until the collector comes by. `queued`: payloads read from
+    upstream and not yet written to the caller, now. `held_s`: the longest that an event waited in this server between
+    its arrival and the start of its write; None before the first. `span` is None while it is not traced.
     """
 
     session: SessionRecord

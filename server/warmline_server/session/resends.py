@@ -138,7 +138,8 @@ class Resends:
             upstream_status=failure.words.status if failure.words is not None else None,
         )
         self._outbox.add(retrying, record.attempts)
-        session.observer.retry_scheduled(record, attempt.record if attempt is not None else None, failure, resend.delay_s)
+        failed = attempt.record if attempt is not None else None
+        session.observer.retry_scheduled(record, failed, failure, resend.delay_s)
         if resend.delay_s > 0:
             await self._outbox.flush()
             await sleep(session.clock, resend.delay_s)
