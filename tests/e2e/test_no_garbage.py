@@ -4,11 +4,13 @@ import collections
 import gc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import CoroutineType, FrameType, FunctionType
 from typing import Any
 
 import pytest
 
+import warmline
 from e2e.line import Line, config_for, hear, open_line, session_config
 from warmline_simulator import Connection, Reply, Script, ev
 
@@ -71,23 +73,47 @@ async def refused(line: Line) -> None:
         assert (await hear(session.turn("hello", retry="never"))).error is not None
 
 
-async def left(line: Line) -> None:
+async def after_a_lost_warm_up(line: Line) -> None:
+    """A turn whose warm-up failed."""
+    async with line.session(config=session_config(warm_up="handshake")) as session:
+        await line.sim.wait_for_handshakes(1)
+        await line.until_handshake_ended(0)
+        assert (await hear(session.turn("hello"))).error is None
+
+
+async def left(line: Line, transport: str) -> None:
     """A turn that its caller leaves in the midst of it."""
-    async with line.session(config=session_config(warm_up="none")) as session:
+    async with line.session(config=config_for(transport)) as session:
         async with session.turn("hello"):
             await line.sim.wait_for_gate("g")
         await line.sim.wait_for_aborts(1)
         await line.until_calls(session, 0)
 
 
+async def stopped(line: Line, transport: str) -> None:
+    """A turn that another caller stops in the midst of it."""
+    async with line.session(config=config_for(transport)) as session:
+        async with session.turn("hello", turn_id="t") as turn:
+            await line.sim.wait_for_gate("g")
+            await session.cancel_turn(turn_id="t")
+            with pytest.raises(warmline.WarmlineError):
+                await turn.result()
+        await line.sim.wait_for_aborts(1)
+
+
 UNAVAILABLE = Reply(status=503, body=ev.http_error(503, "server_error"))
+HELD = Reply.model(gate="g")
 CASES: dict[str, tuple[Callable[[Line], Awaitable[None]], Script]] = {
     "completed": (completed, Script()),
     "completed over HTTP": (over_http, Script()),
     "resent": (resent, Script(creates=[UNAVAILABLE])),
     "resent after its handshake": (resent, Script(connections=[Connection(status=503)])),
+    "after a lost warm-up": (after_a_lost_warm_up, Script(connections=[Connection(status=503)])),
     "refused": (refused, Script(creates=[UNAVAILABLE])),
-    "left": (left, Script(creates=[Reply.model(gate="g")])),
+    "left": (partial(left, transport="ws"), Script(creates=[HELD])),
+    "left over HTTP": (partial(left, transport="http"), Script(posts=[HELD])),
+    "stopped": (partial(stopped, transport="ws"), Script(creates=[HELD])),
+    "stopped over HTTP": (partial(stopped, transport="http"), Script(posts=[HELD])),
 }
 
 

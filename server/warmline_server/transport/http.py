@@ -225,7 +225,7 @@ class HttpTransport:
         except httpx.HTTPError as error:
             raise failures.stream_lost(f"connection lost before the reply: {_describe(error)}") from error
         finally:
-            limit.disarm()
+            limit.end()
         pairs = response.headers.multi_items()
         if received_headers.are_too_many(pairs):
             await response.aclose()
@@ -238,10 +238,9 @@ class _ConnectLimit:
     """Cancels the running task when the connection does not stand in time; httpx's own limit knows only real time."""
 
     def __init__(self, clock: Clock, limit_s: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "a limit needs a task to cancel"
-        self._task = task
-        self._cancelling = task.cancelling()
+        self._task = asyncio.current_task()
+        assert self._task is not None, "a limit needs a task to cancel"
+        self._cancelling = self._task.cancelling()
         self._expired = False
         self.streams: list[object] = []
         self._timer = clock.call_at(clock.now_s() + limit_s, self._expire)
@@ -258,13 +257,19 @@ class _ConnectLimit:
     def disarm(self) -> None:
         self._timer.cancel()
 
+    def end(self) -> None:
+        """The request is over. Its parts hold the limit, and a cancelled task holds them: a circle otherwise."""
+        self.disarm()
+        self._task = None
+
     def took_the_blame(self) -> bool:
         """Whether the limit, and nobody else, cancelled the task; the cancel is then answered for."""
-        return self._expired and self._task.uncancel() <= self._cancelling
+        return self._expired and self._task is not None and self._task.uncancel() <= self._cancelling
 
     def _expire(self) -> None:
         self._expired = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def _close_unused(client: "httpx.AsyncClient", request: "httpx.Request", streams: Sequence[object]) -> None:

@@ -254,6 +254,7 @@ class HttpExchange:
         if self._drain_limit is not None:
             self._drain_limit.cancel()
         self._source = None  # the connection may be another exchange's from here on
+        self._task = None  # a cancelled one keeps its frames, and they this exchange
         self._fail((None if task.cancelled() else task.exception()) or failures.stream_lost("exchange is over"))
 
     def _fail(self, error: BaseException) -> None:
