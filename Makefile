@@ -82,7 +82,7 @@ image-test: install ## build the image on a Debian base without an engine, and s
 rolling-restart: install ## replace two servers behind HAProxy under 200 streams
 	@$(BIN)/python scripts/rolling_restart.py
 
-bench: install ## measure against the direct path, a bare relay and peers; writes docs/bench (about half an hour, needs Go)
+bench: install ## measure against the direct path, a bare relay and peers; writes docs/bench (about forty minutes, needs Go)
 	@$(BIN)/python -m bench --out docs/bench
 
 bench-short: install ## the same in seconds, own paths only: shows that it runs and loses nothing

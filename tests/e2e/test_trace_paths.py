@@ -239,6 +239,23 @@ async def test_refused_handshake_is_a_connect_span_with_its_id_and_no_inference(
     assert [c.upstream_handshake_request_id for c in state.connects.values()] == [line.handshake_id]
 
 
+async def test_resend_after_a_refused_handshake_is_told_although_no_attempt_has_failed(tmp_path: Path) -> None:
+    config = session_config(warm_up="none", retries=1)
+    async with traced_line(tmp_path, Script(connections=[Connection(status=503)])) as line:
+        async with line.client.session("s-1", config, model=MODEL) as session:
+            heard = await hear(session.turn("hello", turn_id="turn-1"))
+        await line.turn_ended()
+
+    assert (heard.error, len(heard.of("retrying"))) == (None, 1)
+    (told,) = line.one(names.CALL_SPAN).events
+    assert told.name == names.RETRY_SCHEDULED
+    assert told.attributes is not None
+    assert told.attributes[names.REASON] == "UPSTREAM_OVERLOADED"
+    assert names.ATTEMPT_NUMBER not in told.attributes
+    (retry,) = line.bundle().retries
+    assert (retry.inference_call_id, retry.reason) == ("", "UPSTREAM_OVERLOADED")
+
+
 async def test_cancelled_by_its_caller_is_unset_and_keeps_ids_and_items(tmp_path: Path) -> None:
     answer = ev.message("half", id="msg-1")
     events = [ev.created("resp-1"), ev.item_added(answer), ev.item_done(answer)]
