@@ -33,17 +33,17 @@ def uncollected() -> Iterator[collections.Counter[str]]:
 
 
 def our_name(thing: Any) -> str | None:
-    """What an object is of the server's; None for all else. By its type: a proxy of what is gone cannot be asked."""
+    """What an object is of the server's, or its sockets'; None for all else. By its type: a dead proxy cannot be asked."""
     kind = type(thing)
     if kind is FrameType:
         module, name = str(thing.f_globals.get("__name__")), f"frame of {thing.f_code.co_qualname}"
     elif kind is FunctionType:
-        module, name = thing.__module__, thing.__qualname__
+        module, name = str(thing.__module__), thing.__qualname__
     elif kind is CoroutineType:
         module, name = thing.cr_code.co_filename, thing.__qualname__
     else:
         module, name = kind.__module__, kind.__qualname__
-    return name if "warmline_server" in module else None
+    return name if "warmline_server" in module or module == "websockets.client" else None
 
 
 async def completed(line: Line) -> None:

@@ -254,6 +254,9 @@ class Line(ClientConnection):
         if self.protocol.close_rcvd is not None:
             self.peer_close_code = self.protocol.close_rcvd.code
         super().connection_lost(exc)
+        if self.protocol.parser_exc is not None:
+            # Its frames hold the protocol, which holds it: a circle with the buffers of deflate.
+            self.protocol.parser_exc.__traceback__ = None
         self._wake()
         if self._socket is not None:
             socket, self._socket = self._socket, None  # it holds this line: both would wait for the collector
