@@ -33,7 +33,7 @@ def uncollected() -> Iterator[collections.Counter[str]]:
 
 
 def our_name(thing: Any) -> str | None:
-    """What an object is of the server's or its sockets'; None for all else. By its type: dead proxies cannot be asked."""
+    """What an object is of the server's or its sockets'; None for all else. By its type: dead proxies raise."""
     kind = type(thing)
     if kind is FrameType:
         module, name = str(thing.f_globals.get("__name__")), f"frame of {thing.f_code.co_qualname}"
