@@ -139,9 +139,14 @@ class HttpExchange:
                 self._waiter = None
         return self._take_events()
 
-    def fail(self, error: Exception) -> None:
-        """As `Exchange.fail`."""
-        self._end(error)
+    def fail(self, error: BaseException) -> None:
+        """As `Exchange.fail`; before the head it is `opened` that raises. The first reason counts."""
+        if not self._opened.done():
+            self._opened.set_exception(error)
+            return
+        if self._ended is None:
+            self._ended = error
+        self._wake()
 
     def finish(self) -> None:
         """The terminal event came. The connection is kept when the body ends right away."""
@@ -162,7 +167,7 @@ class HttpExchange:
             await self._run(send)
         except UpstreamFailure as failure:
             # Raised from the task, it would hold the frames of it, and they this exchange: a circle.
-            self._fail(failure.with_traceback(None))
+            self.fail(failure.with_traceback(None))
 
     async def _run(self, send: Callable[[], Awaitable[Reply]]) -> None:
         reply = await send()
@@ -218,7 +223,7 @@ class HttpExchange:
             decoder.count(chunk)
             self._add(chunk)
         except UpstreamFailure as failure:
-            self._end(failure)
+            self.fail(failure)
             self.abandon()
 
     def _drains_too_much(self, chunk: bytes) -> bool:
@@ -255,18 +260,7 @@ class HttpExchange:
             self._drain_limit.cancel()
         self._source = None  # the connection may be another exchange's from here on
         self._task = None  # a cancelled one keeps its frames, and they this exchange
-        self._fail((None if task.cancelled() else task.exception()) or failures.stream_lost("exchange is over"))
-
-    def _fail(self, error: BaseException) -> None:
-        if not self._opened.done():
-            self._opened.set_exception(error)
-        else:
-            self._end(error)
-
-    def _end(self, error: BaseException) -> None:
-        if self._ended is None:
-            self._ended = error
-        self._wake()
+        self.fail((None if task.cancelled() else task.exception()) or failures.stream_lost("exchange is over"))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
